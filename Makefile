@@ -1,0 +1,35 @@
+PYTHON ?= python3
+BIN := .venv/bin
+PORT ?= 3000
+
+.PHONY: help install demo serve test lint clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: .venv/installed ## build .venv with pinned versions
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[offline]' --group dev
+	@touch $@
+
+demo: install ## fine-tune on the sample tickets, serve, ask with the cohere SDK
+	$(BIN)/python scripts/demo.py
+
+serve: install ## start the server on 127.0.0.1:$(PORT)
+	$(BIN)/bentoml serve --host 127.0.0.1 --port $(PORT)
+
+test: install ## run the whole suite
+	$(BIN)/python -m pytest
+
+lint: install ## formatting, lint, types, import layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+clean: ## remove .venv and the demo's run
+	rm -rf .venv runs/demo

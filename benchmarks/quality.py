@@ -1,0 +1,157 @@
+"""Quality of the default configuration on public data sets, with the TF-IDF baseline beside it.
+
+    python benchmarks/quality.py --data ../shared/data --work runs/quality atis sport intents sms_spam goemotions
+
+Each data set is trained by the command a user types, `python -m training.train`, with no setting changed but
+the files and the seed; `training.evaluate --baseline tfidf` measures. Results are appended to
+benchmarks/quality.json and the table in benchmarks/quality.md is written from that file.
+"""
+
+import argparse
+import csv
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sklearn.model_selection import train_test_split
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One data set, ready to be trained on."""
+
+    flags: list[str]
+    test_file: Path
+    further: dict[str, Path]
+    """Other files to measure the checkpoint on."""
+
+
+def write_jsonl(path: Path, rows: Any) -> Path:
+    """Write rows and return the path."""
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def atis(data: Path, work: Path) -> Prepared:
+    """800 training and 200 test rows, the hosted notebook's split."""
+    return Prepared(["--train_file", str(data / "atis/train.jsonl")], data / "atis/test.jsonl", {})
+
+
+def sport(data: Path, work: Path) -> Prepared:
+    """sport2.jsonl 80/20 stratified; the by-date test file besides."""
+    rows = [json.loads(line) for line in (data / "sport/sport2.jsonl").open(encoding="utf-8")]
+    train, valid = train_test_split(rows, test_size=0.2, random_state=42, stratify=[r["completion"] for r in rows])
+    files = write_jsonl(work / "sport-train.jsonl", train), write_jsonl(work / "sport-valid.jsonl", valid)
+    return Prepared(
+        ["--train_file", str(files[0]), "--eval_file", str(files[1])],
+        files[1],
+        {"test by date": data / "sport/test.jsonl"},
+    )
+
+
+def intents(data: Path, work: Path) -> Prepared:
+    """train.csv 80/20 by `train_test_split(random_state=42)`, as the hosted notebook."""
+    with (data / "intents/train.csv").open(newline="", encoding="utf-8") as file:
+        rows = [{"text": row["text"], "label": row["label_text"]} for row in csv.DictReader(file)]
+    train, test = train_test_split(rows, test_size=0.2, random_state=42)
+    files = write_jsonl(work / "intents-train.jsonl", train), write_jsonl(work / "intents-test.jsonl", test)
+    return Prepared(["--train_file", str(files[0])], files[1], {})
+
+
+def sms_spam(data: Path, work: Path) -> Prepared:
+    """Balanced by undersampling, then 70/10/20."""
+    rows: dict[str, list[dict[str, Any]]] = {"ham": [], "spam": []}
+    for line in (data / "sms_spam/SMSSpamCollection").open(encoding="utf-8"):
+        label, text = line.rstrip("\n").split("\t", 1)
+        rows[label].append({"text": text, "label": label})
+    ham, _ = train_test_split(rows["ham"], train_size=len(rows["spam"]), random_state=42)
+    both = ham + rows["spam"]
+    rest, test = train_test_split(both, test_size=0.2, random_state=42, stratify=[r["label"] for r in both])
+    train, valid = train_test_split(rest, test_size=0.125, random_state=42, stratify=[r["label"] for r in rest])
+    files = [write_jsonl(work / f"sms-{n}.jsonl", p) for n, p in (("train", train), ("valid", valid), ("test", test))]
+    return Prepared(["--train_file", str(files[0]), "--eval_file", str(files[1])], files[2], {})
+
+
+def goemotions(data: Path, work: Path) -> Prepared:
+    """Multi-label; the development file is the test, so evaluation rows are split off the training file."""
+    return Prepared(["--train_file", str(data / "goemotions/train.jsonl")], data / "goemotions/dev.jsonl", {})
+
+
+SETS: dict[str, Callable[[Path, Path], Prepared]] = {
+    f.__name__: f for f in (atis, sport, intents, sms_spam, goemotions)
+}
+
+
+def train_and_measure(name: str, prepared: Prepared, seed: int, work: Path, config: str) -> list[dict[str, Any]]:
+    """One run of one seed; one record per file measured."""
+    folder = work / f"{name}-{seed}"
+    command = [sys.executable, "-m", "training.train", "--config", config, *prepared.flags]
+    subprocess.run([*command, "--output_dir", str(folder), "--seed", str(seed)], check=True)
+    train = json.loads((folder / "metrics.json").read_text())["train"]
+    records = []
+    for part, path in {"": prepared.test_file, **prepared.further}.items():
+        command = [sys.executable, "-m", "training.evaluate", "--checkpoint", str(folder / "checkpoint")]
+        command += ["--file", str(path), "--baseline", "tfidf", "--json"]
+        found = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+        keys = ("accuracy", "f1_weighted", "f1_macro")
+        record: dict[str, Any] = {"data": f"{name} {part}".strip(), "seed": seed, "config": config}
+        record |= {key: found["fine-tuned"][key] for key in (*keys, "ece", "ece_uncalibrated")}
+        record |= {f"tfidf_{key}": found["tf-idf baseline"][key] for key in keys}
+        records.append(record | {"seconds": train["seconds"], "rows_per_second": train["rows_per_second"]})
+    return records
+
+
+def table(records: list[dict[str, Any]]) -> str:
+    """The Markdown table: one line per data set and configuration, means over seeds."""
+    lines = [
+        "| data | configuration | seeds | accuracy | weighted F1 | macro F1 | TF-IDF accuracy | TF-IDF macro F1 "
+        "| ECE raw → calibrated | seconds | rows/s |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for key in dict.fromkeys((r["data"], r["config"]) for r in records):
+        group = [r for r in records if (r["data"], r["config"]) == key]
+
+        def mean(field: str, group: list[dict[str, Any]] = group) -> float:
+            return statistics.mean(r[field] for r in group)
+
+        spread = f" ({min(r['accuracy'] for r in group):.4f} to {max(r['accuracy'] for r in group):.4f})"
+        lines.append(
+            f"| {key[0]} | {key[1]} | {len(group)} | {mean('accuracy'):.4f}{spread if len(group) > 1 else ''} "
+            f"| {mean('f1_weighted'):.4f} | {mean('f1_macro'):.4f} | {mean('tfidf_accuracy'):.4f} "
+            f"| {mean('tfidf_f1_macro'):.4f} | {mean('ece_uncalibrated'):.3f} → {mean('ece'):.3f} "
+            f"| {mean('seconds'):.0f} | {mean('rows_per_second'):.0f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Train, measure, write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sets", nargs="+", choices=sorted(SETS))
+    parser.add_argument("--data", type=Path, required=True, help="folder with one folder per data set")
+    parser.add_argument("--work", type=Path, required=True, help="folder for splits and runs")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    parser.add_argument("--config", default="configs/classify/minilm.yaml")
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    store = HERE / "quality.json"
+    for name in options.sets:
+        prepared = SETS[name](options.data, options.work)
+        for seed in options.seeds:
+            new = train_and_measure(name, prepared, seed, options.work, options.config)
+            old = json.loads(store.read_text()) if store.exists() else []
+            same = {(r["data"], r["seed"], r["config"]) for r in new}
+            records = [r for r in old if (r["data"], r["seed"], r["config"]) not in same] + new
+            store.write_text(json.dumps(records, indent=1) + "\n")
+            (HERE / "quality.md").write_text(table(records))
+
+
+if __name__ == "__main__":
+    main()

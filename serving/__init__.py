@@ -1,0 +1,1 @@
+"""Checkpoints in, hosted-API wire formats out, behind one BentoML service."""

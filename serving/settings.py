@@ -1,0 +1,99 @@
+"""What the environment may say about a server: variables named `ENCORE_` and the field's name in capitals."""
+
+import os
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ByteSize, Field, PositiveFloat, PositiveInt, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from serving.auth import hash_key
+from training.errors import ConfigError
+
+PREFIX = "ENCORE_"
+_SECRET = frozenset(("api_keys", "database_url"))
+
+
+def _threads() -> int:
+    from joblib import cpu_count  # pyright: ignore[reportMissingTypeStubs]  # heeds container quotas, unlike os.cpu_count
+
+    return max(1, cpu_count() - 1)
+
+
+class Settings(BaseSettings):
+    """A server's settings; every one has a default that works."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, use_attribute_docstrings=True)
+
+    home: Path = Path("~/.encore")
+    """Folder of the registered models and the database."""
+    api_keys: Annotated[tuple[str, ...], NoDecode] = Field(default=(), repr=False)
+    """Keys that are let in, separated by commas, each plain or as `sha256:` and 64 hex digits; none: everyone is."""
+    max_body: ByteSize = Field(default=ByteSize(8 * 1024 * 1024), gt=0)
+    """Size a request body may have, in bytes or with a unit such as 8MiB."""
+    request_timeout: PositiveFloat = 30.0
+    """Seconds without progress after which a request is given up."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where models run; `auto` takes a GPU where there is one."""
+    torch_threads: PositiveInt = Field(default_factory=_threads)
+    """CPU threads of one forward pass; by default one core is left to the event loop."""
+    cache_bytes: ByteSize | None = Field(default=None, gt=0)
+    """Memory loaded models may take together; by default a share of the machine's or the GPU's."""
+    default_base: str = "sentence-transformers/all-MiniLM-L6-v2"
+    """Base model that classifies by examples; the hosted base names stand for it."""
+    max_batch_tokens: PositiveInt | None = None
+    """Padded tokens of one forward pass; by default what suits the device."""
+    max_batch_texts: PositiveInt | None = None
+    """Texts of one forward pass; by default what suits the device."""
+    max_padding_waste: float | None = Field(default=None, ge=1)
+    """Padded over real tokens of one forward pass; by default what suits the device."""
+    max_queued_tokens: PositiveInt | None = None
+    """Tokens that may wait before further requests are answered 429."""
+    database_url: str | None = Field(default=None, repr=False)
+    """SQLAlchemy URL of the database; by default an SQLite file in the home folder."""
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _hashed(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        keys = tuple(hash_key(key.strip()) for key in value.split(",") if key.strip())
+        if value and not keys:
+            raise ValueError("no key in it; give at least one, or leave it unset to let everyone in")
+        return keys
+
+    @property
+    def database(self) -> str:
+        """The database's URL."""
+        return self.database_url or f"sqlite:///{self.home / 'encore.db'}"
+
+
+def load_settings() -> Settings:
+    """Read the settings from the environment.
+
+    Raises:
+        ConfigError: a value is unusable, or a variable looks like one of ours but is not (a mistyped
+            `ENCORE_API_KEYS` would otherwise leave the server open).
+    """
+    known = [name.upper() for name in Settings.model_fields]
+    for variable in sorted(os.environ):
+        name = variable.upper().removeprefix(PREFIX)
+        if variable.upper() == name or name in known:
+            continue
+        # Only near misses: Kubernetes sets ENCORE_PORT and the like beside a service called encore.
+        if meant := get_close_matches(name, known, 1, cutoff=0.75):
+            raise ConfigError(f"{variable} is not a setting; did you mean {PREFIX}{meant[0]}?")
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = str(first["loc"][0])
+        given = "" if field in _SECRET else f"={first['input']}"
+        reason = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{PREFIX}{field.upper()}{given}: {reason[0].lower()}{reason[1:]}") from None

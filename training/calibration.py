@@ -1,0 +1,61 @@
+"""From logits to decisions: temperature, probabilities, per-label thresholds. NumPy only."""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import expit, log_softmax, softmax
+
+Floats = NDArray[np.float32]
+
+
+def probabilities(logits: Floats, temperature: float = 1.0, *, multi_label: bool) -> Floats:
+    """Turn logits (n, labels) into float32 probabilities: rows sum to one, or each label by itself (multi-label)."""
+    scaled = logits.astype(np.float64) / temperature
+    return (expit(scaled) if multi_label else softmax(scaled, axis=1)).astype(np.float32)
+
+
+def fit_temperature(logits: Floats, targets: NDArray[np.float32], *, multi_label: bool) -> float:
+    """Find the temperature that makes held-out rows most likely (Guo et al. 2017, arXiv:1706.04599, section 4.2).
+
+    A weak prior holds it near 1: a handful of rows that are all answered correctly would otherwise drive it to
+    zero, and every answer to certainty.
+
+    Args:
+        logits: (n, labels), of rows the network was not trained on.
+        targets: (n, labels), 1 where a row has the label, else 0.
+        multi_label: independent sigmoids instead of one softmax.
+    """
+
+    def loss(log_temperature: float) -> float:
+        scaled = logits.astype(np.float64) / np.exp(log_temperature)
+        if multi_label:
+            rows = np.sum(np.logaddexp(0, scaled) - targets * scaled, axis=1)
+        else:
+            rows = -np.sum(targets * log_softmax(scaled, axis=1), axis=1)
+        return float(np.sum(rows) + log_temperature**2)
+
+    found = minimize_scalar(loss, bounds=(np.log(0.2), np.log(20)), method="bounded")
+    return float(np.exp(found.x))
+
+
+def tune_thresholds(probs: Floats, targets: NDArray[np.float32]) -> tuple[float, ...]:
+    """For each label, the probability from which predicting it gives the best F1 on held-out rows.
+
+    A label's F1 does not depend on the other labels, so each is searched alone. The threshold is put halfway
+    between the last score taken and the first left out; a label without positive rows keeps 0.5.
+    """
+    return tuple(_best_threshold(probs[:, k], targets[:, k]) for k in range(probs.shape[1]))
+
+
+def _best_threshold(scores: Floats, target: NDArray[np.float32]) -> float:
+    positives = target.sum()
+    if positives == 0:
+        return 0.5
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order].astype(np.float64)
+    hits = np.cumsum(target[order])
+    f1 = 2 * hits / (np.arange(1, len(ranked) + 1) + positives)
+    following = np.append(ranked[1:], 0.0)
+    f1[ranked == following] = -1  # equal scores cannot be parted
+    best = int(np.argmax(f1))
+    return float((ranked[best] + following[best]) / 2)

@@ -1,0 +1,143 @@
+"""Writer and reader of a checkpoint folder; `training.manifest` says what lies in it."""
+
+import json
+import os
+import shutil
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from training.base import default_pooling, hash_weights, load_backbone, load_tokenizer, longest_input, resolve_base
+from training.errors import ModelError
+from training.manifest import Manifest, is_checkpoint, read_manifest
+from training.network import Network, UnitLength, linear_head
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint in memory."""
+
+    network: Network
+    tokenizer: Any
+    manifest: Manifest
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, extra: dict[str, str] | None = None) -> None:
+    """Write a checkpoint folder in one step: readers see the old one or the new one, whole.
+
+    Args:
+        folder: where it goes; a checkpoint already there is replaced.
+        checkpoint: network, tokenizer and manifest.
+        extra: further text files by name, such as the model card.
+    """
+    staged = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}")
+    staged.mkdir(parents=True)
+    network, manifest = checkpoint.network, checkpoint.manifest
+    backbone: Any = network.backbone
+    backbone.save_pretrained(staged)
+    if manifest.adapter:
+        backbone.get_base_model().config.save_pretrained(staged)
+    save_file({k: v.contiguous() for k, v in network.head.state_dict().items()}, staged / "head.safetensors")
+    checkpoint.tokenizer.save_pretrained(staged)
+    _describe(staged, manifest)
+    for name, text in (extra or {}).items():
+        (staged / name).write_text(text, encoding="utf-8")
+    swap_in(staged, folder)
+
+
+def _describe(folder: Path, manifest: Manifest) -> None:
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if manifest.labels:
+        config["id2label"] = {str(i): label for i, label in enumerate(manifest.labels)}
+        config["label2id"] = {label: i for i, label in enumerate(manifest.labels)}
+    config["problem_type"] = manifest.problem_type
+    config["encore"] = manifest.model_dump(mode="json")
+    path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def swap_in(staged: Path, folder: Path) -> None:
+    """Put a finished folder in its place by rename, after its bytes have reached the disk."""
+    for path in staged.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    if folder.exists():
+        old = folder.with_name(f".{folder.name}-old-{uuid.uuid4().hex[:8]}")
+        folder.rename(old)
+        staged.rename(folder)
+        shutil.rmtree(old)
+    else:
+        staged.rename(folder)
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Read a checkpoint folder; a LoRA adapter is merged into its base.
+
+    Raises:
+        ModelError: not a checkpoint, incomplete, or an adapter whose base has changed or is gone.
+    """
+    manifest = read_manifest(folder)
+    backbone = _adapted(folder, manifest) if manifest.adapter else load_backbone(folder)
+    network = Network(backbone, manifest.pooling, linear_head(backbone, len(manifest.labels)))
+    load_head(network.head, folder)
+    return Checkpoint(network.eval(), load_tokenizer(folder), manifest)
+
+
+def load_head(head: nn.Module, folder: Path) -> None:
+    """Fill a head with the weights of a checkpoint folder.
+
+    Raises:
+        ModelError: they are missing, broken, or of another shape.
+    """
+    try:
+        head.load_state_dict(load_file(folder / "head.safetensors"))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise ModelError(f"{folder}: the head cannot be read ({str(error).splitlines()[0]})") from None
+
+
+def load_base(folder: Path) -> tuple[Any, Any]:
+    """Backbone and tokenizer of a base folder; an earlier checkpoint may serve as one, its adapter merged.
+
+    Raises:
+        ModelError: the folder cannot be loaded.
+    """
+    if is_checkpoint(folder):
+        earlier = load_checkpoint(folder)
+        return earlier.network.backbone, earlier.tokenizer
+    return load_backbone(folder), load_tokenizer(folder)
+
+
+def _adapted(folder: Path, manifest: Manifest) -> Any:
+    base = resolve_base(manifest.base_model)
+    if manifest.base_sha256 and hash_weights(base) != manifest.base_sha256:
+        raise ModelError(f"{folder} is an adapter for {manifest.base_model}, whose weights have changed since")
+    model: Any = PeftModel.from_pretrained(load_base(base)[0], str(folder))
+    return model.merge_and_unload()
+
+
+def load_embedder(base_model: str) -> Checkpoint:
+    """Load a frozen base as an embedder: its network gives vectors of length one.
+
+    Raises:
+        ModelError: the base is not found or not loadable.
+    """
+    folder = resolve_base(base_model)
+    backbone, tokenizer, pooling = load_backbone(folder), load_tokenizer(folder), default_pooling(folder)
+    manifest = Manifest(
+        task="embed",
+        problem_type=None,
+        labels=(),
+        max_length=min(longest_input(backbone, tokenizer), 512),
+        pooling=pooling,
+        base_model=base_model,
+        created_at=datetime.now(UTC),
+    )
+    return Checkpoint(Network(backbone, pooling, UnitLength()).eval(), tokenizer, manifest)

@@ -1,0 +1,188 @@
+"""The one settings object of a run: YAML file, command line, HTTP job and the copy in the checkpoint."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from training.errors import ConfigError
+from training.rows import DataOptions
+
+Auto = Literal["auto"]
+
+
+class LoraSettings(BaseModel):
+    """Train a low-rank adapter instead of all weights (Hu et al. 2021, arXiv:2106.09685)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    r: int = Field(default=16, gt=0)
+    """Rank of the adapter matrices."""
+    lora_alpha: int = Field(default=32, gt=0)
+    """The adapter's output is scaled by lora_alpha / r."""
+    lora_dropout: float = Field(default=0.05, ge=0, lt=1)
+    """Dropout before the adapter."""
+    target_modules: Auto | list[str] = "auto"
+    """Names of the linear layers that get an adapter; auto: every linear layer of the backbone."""
+    use_dora: bool = False
+    """Learn magnitude and direction apart (Liu et al. 2024, arXiv:2402.09353)."""
+
+
+class TrainConfig(BaseModel):
+    """Settings of one run. `auto` is resolved from data and model and written out as the number used."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    train_file: str
+    """Rows to train on: JSONL, JSON, CSV or TSV."""
+    output_dir: str
+    """The run folder; a run killed at any time goes on from it when the same command is given again."""
+    task: Literal["classify"] = "classify"
+    """What is trained."""
+    base_model: str = "sentence-transformers/all-MiniLM-L6-v2"
+    """A Hub id, a folder, an earlier run's checkpoint, or the embedded encoder."""
+    eval_file: str | None = None
+    """Rows to choose the best epoch, the temperature and the thresholds on; without it they are split off."""
+    test_file: str | None = None
+    """Rows to measure the finished checkpoint on, and for nothing else."""
+    eval_fraction: float = Field(default=0.1, gt=0, lt=1)
+    """Share of train_file to evaluate on when there is no eval_file (stratified by label)."""
+    test_fraction: float = Field(default=0.0, ge=0, lt=1)
+    """Share of train_file to test on when there is no test_file (stratified by label)."""
+    data: DataOptions = DataOptions()
+    """How to read the files, where their content leaves a doubt."""
+    problem: Literal["auto", "single_label", "multi_label"] = "auto"
+    """Whether a row has exactly one label; auto: as the training file has it."""
+    balance: Literal["none", "undersample", "class_weights"] = "none"
+    """Unequal labels: keep them, drop training rows down to the rarest label, or weigh the loss."""
+
+    max_length: Auto | int = "auto"
+    """Tokens a text may have, special tokens included; auto: 256, or what the base takes if that is less."""
+    pooling: Literal["auto", "first", "mean", "last"] = "auto"
+    """Which token states the head sees; auto: what the base was made for."""
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Dropout before the head."""
+    lora: LoraSettings | None = None
+    """Present: train an adapter; absent: train all weights."""
+
+    epochs: Auto | int = "auto"
+    """Passes over the training rows."""
+    batch_size: Auto | int = "auto"
+    """Rows per optimiser step, over all processes together."""
+    max_batch_tokens: Auto | int = "auto"
+    """Padded tokens in memory at once, per process; a larger batch is accumulated in several passes."""
+    learning_rate: Auto | float = "auto"
+    """Peak rate of the backbone or adapter."""
+    learning_rate_multiplier: float = Field(default=1.0, gt=0)
+    """Factor on both learning rates."""
+    head_learning_rate: Auto | float = "auto"
+    """Peak rate of the head; auto: as learning_rate."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """AdamW's decay, on matrices only."""
+    warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the steps in which the rate climbs."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the rate falls after warm-up."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradients are scaled down to this norm."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Single-label: share of the target spread over all labels."""
+
+    metric: Auto | Literal["accuracy", "f1_macro", "f1_weighted", "loss"] = "auto"
+    """What "best" means on the evaluation rows; auto: accuracy, or macro F1 when multi-label. Ties: lower loss."""
+    early_stopping_patience: int | None = Field(default=3, ge=1)
+    """Stop after this many epochs without a better metric; null: never."""
+    early_stopping_threshold: float = Field(default=0.0, ge=0)
+    """How much better counts as better, for stopping."""
+    save_seconds: float = Field(default=60.0, gt=0)
+    """Time between saved states within an epoch; an epoch's end is always saved."""
+    seed: int = Field(default=42, ge=0, le=2**32 - 1)
+    """Splits, initial head, order of rows, dropout."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TrainConfig":
+        for name in ("max_length", "epochs", "batch_size", "max_batch_tokens", "learning_rate", "head_learning_rate"):
+            value = getattr(self, name)
+            if value != "auto" and value <= 0:
+                raise ValueError(f"{name} must be auto or greater than 0, not {value}")
+        if self.eval_fraction + self.test_fraction >= 1:
+            raise ValueError("eval_fraction and test_fraction leave no rows to train on; their sum must be under 1")
+        if self.label_smoothing and self.problem == "multi_label":
+            raise ValueError("label_smoothing is for single-label problems; set it to 0 or problem to single_label")
+        return self
+
+    def to_yaml(self) -> str:
+        """The settings as YAML, every field written out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def parse_config(arguments: Sequence[str] | None = None) -> TrainConfig:
+    """Read `--config FILE` and `--field value` flags (flags win) into a config.
+
+    Raises:
+        ConfigError: an unknown key, a value out of range, a missing file.
+        SystemExit: after `--help` or `--print_config`.
+    """
+    parser = ArgumentParser(
+        prog="python -m training.train",
+        description="Fine-tune a text classifier. Flags override the values of the --config file.",
+        allow_abbrev=False,
+        exit_on_error=False,
+    )
+    parser.add_argument("--config", action="config", help="A YAML file of the settings below.")
+    parser.add_class_arguments(TrainConfig)
+    try:
+        parsed = parser.parse_args(list(sys.argv[1:] if arguments is None else arguments))
+    except ArgumentError as error:
+        raise ConfigError(_one_line(str(error))) from None
+    values: dict[str, Any] = json.loads(json.dumps(parsed.as_dict(), default=_plain))
+    values.pop("config", None)
+    return validate_config(values)
+
+
+def load_config(path: Path) -> TrainConfig:
+    """Read a config written by `TrainConfig.to_yaml`.
+
+    Raises:
+        ConfigError: it is missing, not YAML, or not valid.
+    """
+    try:
+        return validate_config(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read as settings: {_one_line(str(error))}") from None
+
+
+def validate_config(values: object) -> TrainConfig:
+    """Check plain values.
+
+    Raises:
+        ConfigError: the first thing that is wrong, with the field's dotted name.
+    """
+    try:
+        return TrainConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(
+            str(part) for part in first["loc"] if part not in ("int", "float") and "literal" not in str(part)
+        )
+        message = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{field}: {message}, not {first['input']!r}" if field else message) from None
+
+
+def _plain(value: Any) -> Any:
+    return (
+        value.model_dump()
+        if isinstance(value, BaseModel)
+        else vars(value)
+        if hasattr(value, "__dict__")
+        else str(value)
+    )
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

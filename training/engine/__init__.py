@@ -1,0 +1,8 @@
+"""Scoring: texts in, probabilities or embeddings out. See `engine` (in process) and `batcher` (live)."""
+
+from training.engine.batcher import Batcher, BatchStats, QueueFullError
+from training.engine.batching import Limits
+from training.engine.encoding import Encoded, TooLongError, Truncate
+from training.engine.engine import Engine
+
+__all__ = ["BatchStats", "Batcher", "Encoded", "Engine", "Limits", "QueueFullError", "TooLongError", "Truncate"]

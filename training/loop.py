@@ -1,0 +1,251 @@
+"""The training loop: one for every task, full or LoRA, one process or many."""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, gather_object
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import get_scheduler
+
+from training.batches import Example, collate, epoch_batches, shares
+from training.calibration import Floats
+from training.config import TrainConfig
+from training.engine import Engine, Limits
+from training.errors import TrainingError
+from training.model import decay_groups
+from training.network import Network
+from training.progress import Reporter
+from training.run_folder import RunFolder, replace_folder
+
+log = logging.getLogger(__name__)
+
+
+class Task(Protocol):
+    """What the loop asks of a task."""
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Loss of each example (n,)."""
+        ...
+
+    def hits(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """How right each example is (n,), from 0 to 1."""
+        ...
+
+    def assess(self, logits: Floats, targets: NDArray[np.float32]) -> dict[str, float]:
+        """Figures of the evaluation rows after an epoch; must hold `loss` and the metric to choose by."""
+        ...
+
+
+@dataclass
+class Progress:
+    """Where a run stands; saved with every state, so that a resumed run knows all an unbroken one would."""
+
+    step: int = 0
+    epoch: int = 0
+    best: tuple[float, float] = (-np.inf, -np.inf)
+    """The metric to choose by, and minus the loss, of the best epoch."""
+    best_epoch: int = -1
+    waited: int = 0
+    """Epochs since `best` was last beaten by the threshold."""
+    done: bool = False
+    history: list[dict[str, float]] = field(default_factory=list)
+    """Figures of the evaluation rows after each epoch."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """For Accelerate's saved state."""
+        return asdict(self)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """From Accelerate's saved state."""
+        for name, value in state.items():
+            setattr(self, name, tuple(value) if name == "best" else value)
+
+
+class Loop:
+    """Takes a network from its first step to its best epoch."""
+
+    def __init__(
+        self, config: TrainConfig, accelerator: Accelerator, task: Task, engine: Engine, network: Network
+    ) -> None:
+        """Prepare network and optimiser for the devices; every `auto` of the config must be resolved."""
+        self.config, self.accelerator, self.task, self.engine = config, accelerator, task, engine
+        groups = decay_groups(
+            network,
+            config.weight_decay,
+            cast(float, config.learning_rate) * config.learning_rate_multiplier,
+            cast(float, config.head_learning_rate) * config.learning_rate_multiplier,
+        )
+        optimizer = torch.optim.AdamW(groups, fused=accelerator.device.type in ("cpu", "cuda"))
+        self.model, self.optimizer = accelerator.prepare(network, optimizer)
+        on_cpu = accelerator.device.type == "cpu"
+        self._limits = Limits(
+            max_tokens=cast(int, config.max_batch_tokens), max_waste=1.25 if on_cpu else 1e9, max_items=1_000_000
+        )
+        self._pad = int(engine.tokenizer.pad_token_id)
+        self.progress = Progress()
+        accelerator.register_for_checkpointing(self.progress)
+
+    def run(self, train: Sequence[Example], held: Sequence[Example], folder: RunFolder, reporter: Reporter) -> None:
+        """Train until the epochs or the patience end, then put the best epoch's weights back.
+
+        Raises:
+            TrainingError: the loss is not finite.
+        """
+        per_epoch = -(-len(train) // cast(int, self.config.batch_size))
+        epochs = cast(int, self.config.epochs)
+        total = per_epoch * epochs
+        self.scheduler = get_scheduler(
+            self.config.schedule if self.config.schedule != "constant" else "constant_with_warmup",
+            self.optimizer,
+            num_warmup_steps=round(total * self.config.warmup_ratio),
+            num_training_steps=total,
+        )
+        self.accelerator.register_for_checkpointing(self.scheduler)
+        self._resume(folder)
+        reporter.start(self.progress.step, total)
+        lengths = [len(example.item) for example in train]
+        for epoch in range(self.progress.epoch, epochs):
+            if self.progress.done:
+                break
+            self._train_epoch(epoch, train, lengths, folder, reporter)
+            self._finish_epoch(epoch, held, folder, reporter)
+        reporter.stop()
+        self._load_best(folder)
+
+    def _train_epoch(
+        self, epoch: int, train: Sequence[Example], lengths: Sequence[int], folder: RunFolder, reporter: Reporter
+    ) -> None:
+        batches = epoch_batches(lengths, cast(int, self.config.batch_size), self.config.seed, epoch)
+        done = self.progress.step - epoch * len(batches)
+        saved = time.monotonic()
+        self.model.train()
+        for batch in batches[done:]:
+            reporter.step(self.progress.step + 1, self._step(batch, train, lengths), self.accelerator)
+            self.progress.step += 1
+            if self._agree(time.monotonic() - saved > self.config.save_seconds):
+                self._save(folder, reporter)
+                saved = time.monotonic()
+
+    def _step(self, batch: Sequence[int], train: Sequence[Example], lengths: Sequence[int]) -> Tensor:
+        """One optimiser step over the rows of `batch`, shared among processes.
+
+        The gradient is that of the weighted mean over the whole batch, however it is divided.
+
+        Returns:
+            This process's part of (loss, hits, rows), the loss already divided by the batch's weight.
+        """
+        world = self.accelerator.num_processes
+        passes = shares(batch, lengths, self._limits, world)[self.accelerator.process_index]
+        whole = sum(train[i].weight for i in batch)
+        seen = torch.zeros(3, device=self.accelerator.device)
+        for number, rows in enumerate(passes):
+            last = number == len(passes) - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
+                # An empty pass still takes part, with a weight of nothing: the other processes wait for it.
+                examples = [train[i] for i in rows or batch[:1]]
+                ids, mask, targets, weights = collate(examples, self._pad, self.accelerator.device)
+                weights = weights if rows else weights * 0
+                logits = self.model(ids, mask)
+                loss = (self.task.loss(logits, targets) * weights).sum() / whole
+                self.accelerator.backward(loss * world)  # DDP averages over processes
+            if rows:
+                hits = self.task.hits(logits.detach(), targets).sum()
+                seen += torch.stack([loss.detach(), hits, hits.new_tensor(float(len(rows)))])
+        self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
+        self.optimizer.step()
+        self.scheduler.step()
+        self.optimizer.zero_grad()
+        return seen
+
+    def _finish_epoch(self, epoch: int, held: Sequence[Example], folder: RunFolder, reporter: Reporter) -> None:
+        reporter.flush(self.accelerator)
+        figures = self.assess(held)
+        if not np.isfinite(figures["loss"]):
+            raise TrainingError(
+                f"the evaluation loss is {figures['loss']} after epoch {epoch + 1}; lower learning_rate"
+            )
+        progress = self.progress
+        metric = -figures["loss"] if self.config.metric == "loss" else figures[self.config.metric]
+        score = (metric, -figures["loss"])
+        progress.waited = 0 if metric > progress.best[0] + self.config.early_stopping_threshold else progress.waited + 1
+        if score > progress.best:
+            progress.best, progress.best_epoch = score, epoch
+            self._keep_best(folder, epoch)
+        progress.epoch = epoch + 1
+        progress.history.append({"epoch": float(epoch + 1), "step": float(progress.step), **figures})
+        patience = self.config.early_stopping_patience
+        if patience is not None and progress.waited >= patience and progress.epoch < cast(int, self.config.epochs):
+            progress.done = True
+            log.info("no better %s for %d epochs: stopping early", self.config.metric, patience)
+        reporter.evaluated(progress.step, progress.epoch, figures)
+        self._save(folder, reporter)
+
+    def assess(self, held: Sequence[Example]) -> dict[str, float]:
+        """Score rows with the network as it stands, each process its share, and measure them in every process."""
+        logits = self.score(held)
+        return self.task.assess(logits, np.stack([example.target for example in held]))
+
+    def score(self, examples: Sequence[Example]) -> Floats:
+        """Logits (examples, labels) of the network as it stands, the same in every process."""
+        self.model.eval()
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        if self.accelerator.distributed_type == DistributedType.FSDP:
+            world, rank = 1, 0  # sharded models run in step: every process scores everything
+        mine = list(range(rank, len(examples), world))
+        rows = self.engine.score([examples[i].item for i in mine])
+        if world == 1:
+            return rows
+        out: list[Any] = [None] * len(examples)
+        for position, row in cast(Iterator[tuple[int, Any]], gather_object(list(zip(mine, rows, strict=True)))):
+            out[position] = row
+        return np.stack(out)
+
+    def _agree(self, mine: bool) -> bool:
+        """What the first process thinks, in all of them; clocks differ."""
+        if self.accelerator.num_processes == 1:
+            return mine
+        flag = torch.tensor([int(mine)], device=self.accelerator.device)
+        torch.distributed.broadcast(flag, 0)
+        return bool(flag.item())
+
+    def _save(self, folder: RunFolder, reporter: Reporter) -> None:
+        reporter.flush(self.accelerator)
+        self.accelerator.wait_for_everyone()
+        staged = folder.state / f".step-{self.progress.step}.part"
+        self.accelerator.save_state(str(staged))
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            folder.save_state(self.progress.step, staged, self.progress.best_epoch)
+        self.accelerator.wait_for_everyone()
+
+    def _resume(self, folder: RunFolder) -> None:
+        state = folder.newest_state()
+        if state is None:
+            return
+        self.accelerator.load_state(str(state))
+        log.info("resuming at step %d, epoch %d", self.progress.step, self.progress.epoch + 1)
+
+    def _keep_best(self, folder: RunFolder, epoch: int) -> None:
+        weights: dict[str, Any] = self.accelerator.get_state_dict(self.model)
+        if not self.accelerator.is_main_process:
+            return
+        trained = {name for name, p in self._network().named_parameters() if p.requires_grad}
+        kept = {name: tensor.contiguous().cpu() for name, tensor in weights.items() if name in trained}
+        replace_folder(folder.state / f"best-{epoch}", lambda path: save_file(kept, path / "weights.safetensors"))
+
+    def _load_best(self, folder: RunFolder) -> None:
+        self.accelerator.wait_for_everyone()
+        weights = load_file(folder.state / f"best-{self.progress.best_epoch}" / "weights.safetensors")
+        self._network().load_state_dict(weights, strict=False)
+
+    def _network(self) -> Network:
+        return cast(Network, self.accelerator.unwrap_model(self.model))

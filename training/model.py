@@ -1,0 +1,119 @@
+"""A network ready to be trained: backbone, fresh or inherited head, optional LoRA."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+
+from training.base import default_pooling, longest_input, resolve_base
+from training.checkpoint import load_base, load_head
+from training.config import LoraSettings, TrainConfig
+from training.errors import ConfigError
+from training.manifest import Pooling, is_checkpoint, read_manifest
+from training.network import Network, linear_head
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where training starts from."""
+
+    network: Network
+    tokenizer: Any
+    fresh_head: bool
+    """Whether the head is new, rather than that of the checkpoint continued from."""
+
+
+def build_network(config: TrainConfig, labels: tuple[str, ...]) -> Start:
+    """Load the base named in the config and put a head for `labels` on it.
+
+    A base that is itself a checkpoint of this project is continued from: its adapter is merged, and its head
+    is kept when it has the same labels in the same order.
+
+    A fresh head's weights follow torch's global seed.
+
+    Raises:
+        ModelError: the base is not found or not loadable.
+        ConfigError: LoRA target modules that the backbone does not have.
+    """
+    folder = resolve_base(config.base_model)
+    backbone, tokenizer = load_base(folder)
+    if backbone.config.pad_token_id is None:
+        backbone.config.pad_token_id = tokenizer.pad_token_id
+    if config.lora is not None:
+        backbone = add_lora(backbone, config.lora)
+    head = linear_head(backbone, len(labels))
+    inherits = is_checkpoint(folder) and read_manifest(folder).labels == labels
+    if inherits:
+        load_head(head, folder)
+    else:
+        nn.init.normal_(head.weight, std=0.02)
+        nn.init.zeros_(head.bias)
+    network = Network(backbone, choose_pooling(config, folder), head, config.dropout)
+    return Start(network, tokenizer, not inherits)
+
+
+def choose_pooling(config: TrainConfig, folder: Path) -> Pooling:
+    """The pooling asked for, that of the checkpoint continued from, or what the base was made for."""
+    if config.pooling != "auto":
+        return config.pooling
+    return read_manifest(folder).pooling if is_checkpoint(folder) else default_pooling(folder)
+
+
+def choose_max_length(config: TrainConfig, backbone: Any, tokenizer: Any) -> int:
+    """Tokens a text may have.
+
+    Raises:
+        ConfigError: more was asked for than the base's position embeddings allow.
+    """
+    limit = longest_input(backbone, tokenizer)
+    if config.max_length == "auto":
+        return min(limit, 256)
+    if config.max_length > limit:
+        raise ConfigError(f"max_length {config.max_length} is more than {config.base_model} takes ({limit}); lower it")
+    return config.max_length
+
+
+def add_lora(backbone: Any, settings: LoraSettings) -> Any:
+    """Freeze a backbone and give its linear layers adapters.
+
+    Raises:
+        ConfigError: a target module that the backbone does not have; the message lists those it has.
+    """
+    names = sorted({name.rsplit(".", 1)[-1] for name, module in backbone.named_modules() if _is_linear(module)})
+    wanted = names if settings.target_modules == "auto" else list(settings.target_modules)
+    if missing := sorted(set(wanted) - set(names)):
+        raise ConfigError(f"lora.target_modules: {', '.join(missing)} not in this backbone; it has {', '.join(names)}")
+    return get_peft_model(
+        backbone,
+        LoraConfig(
+            r=settings.r,
+            lora_alpha=settings.lora_alpha,
+            lora_dropout=settings.lora_dropout,
+            target_modules=wanted,
+            use_dora=settings.use_dora,
+        ),
+    )
+
+
+def _is_linear(module: nn.Module) -> bool:
+    # GPT-2 writes its linear layers as Conv1D, a transposed nn.Linear.
+    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+
+
+def decay_groups(network: Network, weight_decay: float, rate: float, head_rate: float) -> list[dict[str, Any]]:
+    """AdamW's parameter groups: the head by its own rate, decay on matrices only (norms and biases are vectors)."""
+    groups: dict[tuple[bool, bool], list[torch.Tensor]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((name.startswith("head."), parameter.dim() >= 2), []).append(parameter)
+    return [
+        {
+            "params": members,
+            "lr": head_rate if is_head else rate,
+            "weight_decay": weight_decay if is_matrix else 0.0,
+        }
+        for (is_head, is_matrix), members in groups.items()
+    ]

@@ -1,0 +1,88 @@
+"""A linear classifier on frozen embeddings: answers few-shot requests and gives fine-tuning its first head."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+
+from training.calibration import Floats, probabilities
+
+_ITERATIONS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """Weights (labels, hidden) and bias (labels,) of a linear layer on embeddings."""
+
+    weight: Floats
+    bias: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A fitted classifier over labels."""
+
+    labels: tuple[str, ...]
+    linear: Linear
+
+    def probabilities(self, embeddings: Floats) -> Floats:
+        """Embeddings (n, hidden) to probabilities (n, labels), rows summing to one."""
+        return probabilities(embeddings @ self.linear.weight.T + self.linear.bias, multi_label=False)
+
+
+def fit_probe(embeddings: Floats, labels: Sequence[str], strength: float = 1.0) -> Probe:
+    """Fit a regularised multinomial logistic regression.
+
+    Args:
+        embeddings: (n, hidden).
+        labels: one per embedding, at least two distinct; the probe lists them sorted.
+        strength: inverse regularisation, relative to embeddings of unit variance.
+    """
+    names = sorted(set(labels))
+    targets = np.zeros((len(labels), len(names)), np.float32)
+    targets[np.arange(len(labels)), [names.index(label) for label in labels]] = 1
+    return Probe(tuple(names), fit_linear(embeddings, targets, multi_label=False, strength=strength))
+
+
+def fit_linear(embeddings: Floats, targets: NDArray[np.float32], *, multi_label: bool, strength: float = 1.0) -> Linear:
+    """Fit a linear layer to 0/1 targets (n, labels): one softmax, or a sigmoid per label.
+
+    The embeddings are centred and scaled by one number before fitting, so that `strength` means the same for
+    every encoder, and the layer returned takes them as they were. A label without examples gets zero weights.
+    """
+    centre, scale = embeddings.mean(axis=0), max(float(embeddings.std()), 1e-6)
+    features = (embeddings - centre) / scale
+    weight = np.zeros((targets.shape[1], embeddings.shape[1]))
+    bias = np.zeros(targets.shape[1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a head close to the optimum is enough
+        if multi_label:
+            for k in range(targets.shape[1]):
+                _fit(features, targets[:, k] > 0.5, strength, weight[k : k + 1], bias[k : k + 1])
+        else:
+            present = np.flatnonzero(targets.sum(axis=0) > 0)
+            found_w, found_b = np.zeros((len(present), weight.shape[1])), np.zeros(len(present))
+            _fit(features, targets.argmax(axis=1), strength, found_w, found_b)
+            weight[present], bias[present] = found_w, found_b
+    weight /= scale
+    return Linear(weight.astype(np.float32), (bias - weight @ centre).astype(np.float32))
+
+
+def _fit(
+    features: Floats,
+    classes: NDArray[np.generic],
+    strength: float,
+    weight: NDArray[np.float64],
+    bias: NDArray[np.float64],
+) -> None:
+    if len(np.unique(classes)) < 2:
+        return
+    model = LogisticRegression(C=strength, max_iter=_ITERATIONS).fit(features, classes)
+    if len(weight) == 2:  # scikit-learn keeps one row for two classes; a softmax wants half of it on each side
+        weight[:], bias[:] = np.vstack([-model.coef_, model.coef_]) / 2, np.array([-1, 1]) * model.intercept_ / 2
+    else:
+        weight[:], bias[:] = model.coef_, model.intercept_

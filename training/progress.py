@@ -1,0 +1,139 @@
+"""What a run says while it goes on: metrics.csv, events, one progress bar or plain lines."""
+
+import csv
+import io
+import logging
+import sys
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import tqdm
+from torch import Tensor
+
+from training.errors import TrainingError
+from training.events import append_event
+from training.run_folder import RunFolder, write_atomically
+
+log = logging.getLogger(__name__)
+
+_STEP_COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
+# The columns of OpenAI's 2021 classification results, which old notebooks plot, and where we have them.
+_WHOLE = {
+    "classification/accuracy": "accuracy",
+    "classification/weighted_f1_score": "f1_weighted",
+    "classification/precision": "precision",
+    "classification/recall": "recall",
+    "classification/f1.0": "f1",
+    "classification/auroc": "auroc",
+    "classification/auprc": "auprc",
+}
+_EVENTS_PER_RUN = 100
+
+
+class Reporter:
+    """Writes in the first process, keeps silent in the others."""
+
+    def __init__(self, folder: RunFolder, *, binary: bool, accelerator: Accelerator) -> None:
+        """Report on the run in `folder`; `binary` adds the two-label columns."""
+        self.folder, self._main = folder, accelerator.is_main_process
+        whole = list(_WHOLE) if binary else list(_WHOLE)[:2]
+        self.columns = [*_STEP_COLUMNS, *whole]
+        self._rows: dict[int, dict[str, Any]] = {}
+        self._waiting: list[tuple[int, Tensor]] = []
+        self._bar: Any = None
+        self._total = 0
+
+    def start(self, step: int, total: int) -> None:
+        """Begin at `step` of `total`; lines of metrics.csv beyond it, from before a crash, are dropped."""
+        self._total = total
+        self._every = max(1, total // _EVENTS_PER_RUN)
+        if self.folder.steps.exists():
+            with self.folder.steps.open(newline="", encoding="utf-8") as file:
+                self._rows = {int(row["step"]): dict(row) for row in csv.DictReader(file) if int(row["step"]) <= step}
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=total, initial=step, unit="step", desc="training")
+
+    def step(self, step: int, seen: Tensor, accelerator: Accelerator) -> None:
+        """Note one step's (loss, hits, rows); they stay on the device until a line is due."""
+        self._waiting.append((step, seen))
+        if self._bar is not None:
+            self._bar.update(1)
+        if step % self._every == 0 or step == self._total:
+            self.flush(accelerator)
+
+    def flush(self, accelerator: Accelerator) -> None:
+        """Fetch what waits, check it, and write it out.
+
+        Raises:
+            TrainingError: a loss is not finite.
+        """
+        if not self._waiting:
+            return
+        stacked = torch.stack([seen for _, seen in self._waiting])
+        figures = accelerator.reduce(stacked, reduction="sum")
+        assert isinstance(figures, Tensor)
+        for (step, _), (loss, hits, rows) in zip(self._waiting, figures.tolist(), strict=True):
+            if loss != loss or abs(loss) == float("inf"):
+                raise TrainingError(
+                    f"the loss is {loss} at step {step}; lower learning_rate, or train without mixed precision"
+                )
+            self._rows[step] = {"step": step, "train_loss": f"{loss:.5f}", "train_accuracy": f"{hits / rows:.5g}"}
+        self._waiting.clear()
+        self._say(self._rows[step])  # pyright: ignore[reportPossiblyUnboundVariable]
+        self._write()
+
+    def _say(self, row: dict[str, Any]) -> None:
+        if not self._main:
+            return
+        step, loss = row["step"], float(row["train_loss"])
+        message = f"Step {step}/{self._total}: training loss={loss:.4g}"
+        data = {"step": step, "total_steps": self._total, "train_loss": loss}
+        append_event(
+            self.folder.events, message, data=data | {"train_mean_token_accuracy": float(row["train_accuracy"])}
+        )
+        if self._bar is not None:
+            self._bar.set_postfix(loss=f"{loss:.4g}")
+        elif step % (10 * self._every) == 0 or step == self._total:
+            log.info("step %d/%d  loss %.4g", step, self._total, loss)
+
+    def evaluated(self, step: int, epoch: int, figures: dict[str, float]) -> None:
+        """Note the figures of the evaluation rows after an epoch, on the line of its last step."""
+        self.describe(step, figures)
+        text = "  ".join(f"{k} {figures[k]:.4f}" for k in ("loss", "accuracy", "f1_macro") if k in figures)
+        if self._bar is not None:
+            self._bar.write(f"epoch {epoch}: {text}", file=sys.stderr)
+        else:
+            log.info("epoch %d  evaluation: %s", epoch, text)
+        if self._main:
+            valid = {"valid_loss": figures["loss"], "valid_mean_token_accuracy": figures["accuracy"]}
+            append_event(
+                self.folder.events,
+                f"Epoch {epoch} evaluated at step {step}",
+                data={"step": step, "epoch": epoch} | valid,
+            )
+
+    def describe(self, step: int, figures: dict[str, float]) -> None:
+        """Put figures of the whole evaluation file on a step's line."""
+        row = self._rows[step]
+        row["valid_loss"] = f"{figures['loss']:.5f}"
+        row["valid_mean_token_accuracy"] = f"{figures['accuracy']:.6g}"
+        for column in self.columns:
+            if column in _WHOLE and _WHOLE[column] in figures:
+                row[column] = f"{figures[_WHOLE[column]]:.6g}"
+        self._write()
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _write(self) -> None:
+        if not self._main:
+            return
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, self.columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self._rows[step] for step in sorted(self._rows))
+        write_atomically(self.folder.steps, buffer.getvalue())

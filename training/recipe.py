@@ -1,0 +1,44 @@
+"""What `auto` means: the numbers used when the user names none, from the data and the model."""
+
+from training.config import TrainConfig
+
+_REFERENCE_HIDDEN = 384
+_REFERENCE_RATE = 1e-4
+
+
+def resolve(config: TrainConfig, *, rows: int, hidden: int, max_length: int, on_gpu: bool) -> TrainConfig:
+    """Replace every `auto` by a number.
+
+    Measured on the embedded encoder (docs/quality.md): a rate of 1e-4 for its 384 hidden units; wider models
+    take smaller steps, an adapter ten times larger ones. The head starts from a linear probe and needs no
+    more than the rest. Small files get more passes, so that every run takes a few hundred optimiser steps.
+
+    Args:
+        config: the settings as given.
+        rows: training rows.
+        hidden: hidden units of the backbone.
+        max_length: tokens a text may have, already resolved.
+        on_gpu: whether there is room for large passes.
+    """
+    rate = _REFERENCE_RATE * _REFERENCE_HIDDEN / hidden
+    if config.lora is not None:
+        rate = min(10 * rate, 1e-3)
+    rate = rate if config.learning_rate == "auto" else config.learning_rate
+    choices = {
+        "max_length": max_length,
+        "batch_size": 16 if rows < 20_000 else 32,
+        "epochs": _epochs(rows),
+        "learning_rate": rate,
+        "head_learning_rate": rate,
+        "max_batch_tokens": 65_536 if on_gpu else 8_192,
+        "metric": "f1_macro" if config.problem == "multi_label" else "accuracy",
+    }
+    numbers = {name: value for name, value in choices.items() if getattr(config, name) == "auto"}
+    return config.model_copy(update=numbers | {"max_length": max_length})
+
+
+def _epochs(rows: int) -> int:
+    for limit, epochs in ((500, 10), (2_000, 6), (10_000, 5), (100_000, 3)):
+        if rows < limit:
+            return epochs
+    return 2

@@ -1,0 +1,239 @@
+"""Labelled rows: reads every accepted file format into texts and labels, and writes rows back.
+
+What a row looks like in a file is `formats`, `tables` and `records`; what becomes of its text and label is `text`.
+"""
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from training.errors import DataError, EncoreError
+from training.formats import DataOptions, FileFormat, Record, shape_of
+from training.records import read_records, recognise
+from training.text import (
+    TextRules,
+    clean_label,
+    clean_text,
+    flatten_chat,
+    json_type,
+    label_text,
+    learn_label_suffix,
+    learn_separator,
+    listed,
+    message_text,
+    system_text,
+)
+
+__all__ = ["ClassifyFile", "ClassifyRow", "DataOptions", "read_classify", "surface_forms", "write_rows"]
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifyRow:
+    """One labelled text."""
+
+    text: str
+    """Cleaned by the file's rules; never blank."""
+    labels: tuple[str, ...]
+    """Cleaned, without repetition; exactly one unless the data is multi-label, where none is legal."""
+    surfaces: tuple[str, ...]
+    """The labels as written, parallel to `labels`."""
+    line: int
+    """Line of the file on which the row starts, counted from 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifyFile:
+    """The rows of one file and how they were read."""
+
+    path: Path
+    format: str
+    rows: list[ClassifyRow]
+    multi_label: bool
+    rules: TextRules
+    notes: tuple[str, ...]
+    """What was assumed about the file and how to override it, one sentence each."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A row as it was found, before the rules are known."""
+
+    line: int
+    source: str | list[dict[str, object]]
+    """The text, or the chat messages before the answer."""
+    surfaces: tuple[str, ...]
+    is_list: bool
+    """Whether the label was written as a list of labels."""
+    used: bool
+    """False for a chat row whose answer has weight 0."""
+
+
+def read_classify(
+    path: Path | str,
+    options: DataOptions | None = None,
+    rules: TextRules | None = None,
+    multi_label: bool | None = None,
+) -> ClassifyFile:
+    """Read a file of labelled texts, in any of the formats of `DataOptions.format` but rerank.
+
+    Args:
+        path: the file.
+        options: what to read differently than recognised.
+        rules: None for a training file, whose rules are learned; other files are read by the rules of training.
+        multi_label: None lets the file decide; False refuses lists of labels; True takes a single label as a list.
+
+    Raises:
+        DataError: the file or one of its rows cannot be used; names the line.
+    """
+    path, options = Path(path), options or DataOptions()
+    found = recognise(path, options)
+    if found.name == "rerank":
+        raise DataError("the rows are queries with passages; expected texts with labels", path, found.line)
+    drafts = list(_read_drafts(path, found, options, rules or TextRules(), multi_label))
+    used = [draft for draft in drafts if draft.used]
+    if not used:
+        raise DataError("the file has no rows; expected rows with a text and a label", path)
+    notes = list(found.notes)
+    if len(used) < len(drafts):
+        notes.append(
+            f"Rows skipped because the weight of their last assistant message is 0: {len(drafts) - len(used)}."
+        )
+    rules = rules or _learn(used, found)
+    rows: list[ClassifyRow] = []
+    for draft in used:
+        with _located(path, draft.line):
+            rows.append(_row(draft, rules))
+    multi = any(draft.is_list for draft in used) if multi_label is None else multi_label
+    return ClassifyFile(path, found.name, rows, multi, rules, tuple(notes))
+
+
+def surface_forms(rows: Iterable[ClassifyRow]) -> dict[str, str]:
+    """Map each label, in order of appearance, to the way it is written most often; the first seen among equals."""
+    counts: dict[str, Counter[str]] = {}
+    for row in rows:
+        for label, surface in zip(row.labels, row.surfaces, strict=True):
+            counts.setdefault(label, Counter())[surface] += 1
+    return {label: counter.most_common(1)[0][0] for label, counter in counts.items()}
+
+
+def write_rows(path: Path | str, rows: Iterable[ClassifyRow], multi_label: bool) -> None:
+    """Write rows as JSONL of text and label, labels as they were written; the file appears whole or not at all.
+
+    Reading it back with the rules under which the rows were read gives the same rows, their lines apart.
+    """
+    path = Path(path)
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("w", encoding="utf-8", newline="\n") as file:
+        for row in rows:
+            label = list(row.surfaces) if multi_label else row.surfaces[0]
+            file.write(json.dumps({"text": row.text, "label": label}, ensure_ascii=False) + "\n")
+    os.replace(partial, path)
+
+
+@contextmanager
+def _located(path: Path, line: int) -> Generator[None, None, None]:
+    """Add file and line to the errors of one row."""
+    try:
+        yield
+    except EncoreError as error:
+        raise DataError(str(error), path, line) from None
+
+
+def _read_drafts(
+    path: Path, found: FileFormat, options: DataOptions, rules: TextRules, multi_label: bool | None
+) -> Iterator[_Draft]:
+    """Read and check the rows one by one, so that the first bad one is the one reported."""
+    first: _Draft | None = None
+    for record in read_records(path, found):
+        with _located(path, record.line):
+            draft = _draft(record, found, options)
+            first = first or draft
+            if multi_label is False and draft.is_list:
+                raise DataError("label is a list; expected a single label")
+            if multi_label is None and draft.is_list != first.is_list:
+                kinds = ("a single label", "a list of labels")
+                raise DataError(
+                    f"label is {kinds[draft.is_list]}, but line {first.line} has {kinds[first.is_list]}; "
+                    "a file holds one kind"
+                )
+            _row(draft, rules)
+        yield draft
+
+
+def _draft(record: Record, found: FileFormat, options: DataOptions) -> _Draft:
+    if record.problem:
+        raise DataError(record.problem)
+    if found.text_field not in record.fields or found.label_field not in record.fields:
+        raise DataError(_missing(record, found, options))
+    text, label = record.fields[found.text_field], record.fields[found.label_field]
+    if found.name == "chat":
+        return _chat_draft(record.line, text)
+    if not isinstance(text, str):
+        raise DataError(f'"{found.text_field}" is {json_type(text)}, expected a string')
+    if isinstance(label, str) and options.label_separator:
+        label = label.split(options.label_separator) if label.strip() else []
+    items = cast(list[object], label) if isinstance(label, list) else [label]
+    return _Draft(record.line, text, tuple(map(label_text, items)), isinstance(label, list), used=True)
+
+
+def _chat_draft(line: int, value: object) -> _Draft:
+    if not isinstance(value, list) or not value:
+        found = "empty" if value == [] else json_type(cast(object, value))
+        raise DataError(f'"messages" is {found}, expected a list of messages')
+    *source, answer = cast(list[dict[str, object]], value)
+    label = message_text(answer, len(source))
+    if answer["role"] != "assistant":
+        raise DataError(f"the last message has the role {answer['role']}, expected the answer of the assistant")
+    return _Draft(line, source, (label,), is_list=False, used=answer.get("weight") != 0)
+
+
+def _missing(record: Record, found: FileFormat, options: DataOptions) -> str:
+    keys = list(record.fields)
+    if options.text_column is None and options.label_column is None:
+        shape = shape_of(keys, options.model_copy(update={"format": None}))
+        if shape and shape[0] != found.name:
+            return f"the row is {shape[0]}, but line {found.line} is {found.name}; a file holds one shape"
+    missing = found.label_field if found.text_field in record.fields else found.text_field
+    return f'"{missing}" is missing; found the keys {listed(keys)}'
+
+
+def _learn(drafts: Sequence[_Draft], found: FileFormat) -> TextRules:
+    chats = [draft.source for draft in drafts if not isinstance(draft.source, str)]
+    rules = TextRules(ignore_system=len({system_text(source) for source in chats}) <= 1)
+    separator = learn_separator(_raw_text(draft, rules) for draft in drafts)
+    completions = found.name == "chat" or found.label_field.casefold() == "completion"
+    suffix = learn_label_suffix(surface for draft in drafts for surface in draft.surfaces) if completions else ""
+    return rules.model_copy(update={"separator": separator, "label_suffix": suffix})
+
+
+def _raw_text(draft: _Draft, rules: TextRules) -> str:
+    return draft.source if isinstance(draft.source, str) else flatten_chat(draft.source, rules)
+
+
+def _row(draft: _Draft, rules: TextRules) -> ClassifyRow:
+    text = clean_text(_raw_text(draft, rules), rules)
+    if not text.strip():
+        raise DataError("text is empty; remove the row or give it a text")
+    surfaces: dict[str, str] = {}
+    for surface in draft.surfaces:
+        surfaces.setdefault(clean_label(surface, rules), surface)
+    if "" in surfaces:
+        raise DataError("label is empty; remove the row or give it a label")
+    for name, value in (("text", text), *(("label", surface) for surface in draft.surfaces)):
+        _refuse_characters(name, value)
+    return ClassifyRow(text, tuple(surfaces), tuple(surfaces.values()), draft.line)
+
+
+def _refuse_characters(name: str, value: str) -> None:
+    if "\0" in value:
+        raise DataError(f"{name} holds a NUL character; remove it")
+    if not value.isascii() and _SURROGATE.search(value):
+        raise DataError(f"{name} holds half of a surrogate pair (\\ud800 to \\udfff); write the whole character")

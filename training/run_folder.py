@@ -1,0 +1,142 @@
+"""The run folder: who owns it, what has been saved in it, and what is left at the end.
+
+config.yaml      the settings as given          run.json      fingerprints of the input files
+events.jsonl     what happened                  metrics.csv   one line per optimiser step
+state/           what resuming needs            checkpoint/   the finished model
+metrics.json     every figure                   *.png         curves and confusion matrix
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from training.config import TrainConfig, load_config
+from training.errors import ConfigError, DataError, TrainingError
+
+
+class RunFolder:
+    """Paths of a run and the rules for taking, resuming and finishing it."""
+
+    def __init__(self, path: Path) -> None:
+        """Name the folder; nothing is touched yet."""
+        self.path = path
+        self.events, self.steps, self.metrics = path / "events.jsonl", path / "metrics.csv", path / "metrics.json"
+        self.checkpoint, self.state = path / "checkpoint", path / "state"
+        self._lock: int | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end; metrics.json is written last."""
+        return self.metrics.is_file() and self.checkpoint.is_dir()
+
+    def claim(self, config: TrainConfig) -> None:
+        """Take the folder for this config, new or to go on with. Held until the process ends.
+
+        Raises:
+            ConfigError: the folder holds another run, or something that is not a run.
+            DataError: an input file is missing, or has changed since the run began.
+            TrainingError: another process is training in it.
+        """
+        prints = fingerprints(config)
+        self._check_owner(config)
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._take_lock()
+        record = self.path / "run.json"
+        if not record.exists():
+            write_atomically(self.path / "config.yaml", config.to_yaml())
+            write_atomically(record, json.dumps(prints, indent=2) + "\n")
+            return
+        before: dict[str, str] = json.loads(record.read_text())["files"]
+        for name, digest in prints["files"].items():
+            if before.get(name) != digest:
+                raise DataError(
+                    "the file has changed since this run began; restore it, or choose another output_dir", name
+                )
+
+    def _check_owner(self, config: TrainConfig) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise ConfigError(f"output_dir {self.path} is a file; choose another")
+        if not self.path.is_dir() or not any(self.path.iterdir()):
+            return
+        settings = self.path / "config.yaml"
+        if not settings.is_file():
+            raise ConfigError(f"output_dir {self.path} is not empty and not a run folder; choose another")
+        theirs, ours = load_config(settings).model_dump(), config.model_dump()
+        for field, value in ours.items():
+            if field != "output_dir" and theirs[field] != value:
+                raise ConfigError(
+                    f"output_dir {self.path} holds another run ({field}: {theirs[field]} there, {value} here); "
+                    "choose another output_dir, or remove it"
+                )
+
+    def _take_lock(self) -> None:
+        self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TrainingError(f"{self.path} is in use by a training that is running; wait for it or end it") from None
+
+    def newest_state(self) -> Path | None:
+        """The last state that was saved whole, or None at the beginning."""
+        found = sorted(self.state.glob("step-*"), key=lambda p: int(p.name.split("-")[1]))
+        return found[-1] if found else None
+
+    def save_state(self, step: int, staged: Path, best_epoch: int) -> None:
+        """Make a folder that was filled beside it the newest state; older states and best epochs go."""
+        target = self.state / f"step-{step}"
+        if target.exists():
+            shutil.rmtree(target)
+        staged.rename(target)
+        for other in [*self.state.glob("step-*"), *self.state.glob("best-*")]:
+            if other not in (target, self.state / f"best-{best_epoch}"):
+                shutil.rmtree(other)
+
+    def clean(self) -> None:
+        """Remove what only resuming needs."""
+        shutil.rmtree(self.state, ignore_errors=True)
+
+
+def replace_folder(target: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a new folder beside `target` and rename it there; half-written ones are never seen."""
+    staged = target.with_name(f".{target.name}.part")
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir(parents=True)
+    write(staged)
+    if target.exists():
+        shutil.rmtree(target)
+    staged.rename(target)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a small file so that readers see the old content or the new, whole."""
+    staged = path.with_name(f".{path.name}.part")
+    with staged.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    staged.rename(path)
+
+
+def fingerprints(config: TrainConfig) -> dict[str, Any]:
+    """SHA-256 of every input file.
+
+    Raises:
+        DataError: a file is missing or cannot be read.
+    """
+    files: dict[str, str] = {}
+    for name in (config.train_file, config.eval_file, config.test_file):
+        if name is None:
+            continue
+        try:
+            with Path(name).open("rb") as file:
+                files[name] = hashlib.file_digest(file, "sha256").hexdigest()
+        except IsADirectoryError:
+            raise DataError("this is a folder; give a JSONL, JSON, CSV or TSV file", name) from None
+        except OSError as error:
+            raise DataError(f"cannot be read: {(error.strerror or str(error)).lower()}", name) from None
+    return {"files": files}

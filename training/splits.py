@@ -1,0 +1,60 @@
+"""Rows into training, evaluation and test parts: stratified, seeded, copies of a text kept together."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from training.rows import ClassifyRow
+
+
+def split_off(rows: Sequence[ClassifyRow], fraction: float, seed: int) -> tuple[list[ClassifyRow], list[ClassifyRow]]:
+    """Split off about `fraction` of the rows, stratified by label.
+
+    Rows with the same text go to the same side, so that nothing is tested on what was trained on. Every label
+    with two or more distinct texts appears on both sides, a label with one stays in the larger part. A
+    multi-label row is stratified by its rarest label (Sechidis et al. 2011 distribute the rarest first).
+
+    Args:
+        rows: at least one row.
+        fraction: share of the rows wanted in the second part.
+        seed: order of the draw.
+
+    Returns:
+        The larger part and the part split off, each in file order.
+    """
+    frequency: dict[str, int] = {}
+    for row in rows:
+        for label in row.labels:
+            frequency[label] = frequency.get(label, 0) + 1
+    by_text: dict[str, list[int]] = {}
+    for index, row in enumerate(rows):
+        by_text.setdefault(row.text, []).append(index)
+    strata: dict[str, list[list[int]]] = {}
+    for indices in by_text.values():
+        labels = rows[indices[0]].labels
+        rarest = min(labels, key=lambda name: (frequency[name], name)) if labels else ""
+        strata.setdefault(rarest, []).append(indices)
+    taken: set[int] = set()
+    rng = np.random.default_rng(seed)
+    owed = 0.0  # rows that rounding in earlier strata left over, so that the whole comes out at `fraction`
+    for name in sorted(strata, key=lambda key: (len(strata[key]), key)):
+        groups = [strata[name][int(i)] for i in rng.permutation(len(strata[name]))]
+        owed += fraction * sum(len(group) for group in groups)
+        for group in groups[:-1]:  # the last one stays, so that training knows the label
+            if group is not groups[0] and owed < len(group) / 2:
+                break
+            taken.update(group)
+            owed -= len(group)
+    kept = [row for index, row in enumerate(rows) if index not in taken]
+    return kept, [row for index, row in enumerate(rows) if index in taken]
+
+
+def undersample(rows: Sequence[ClassifyRow], seed: int) -> list[ClassifyRow]:
+    """Drop single-label rows at random until every label has as many as the rarest; file order is kept."""
+    by_label: dict[str, list[int]] = {}
+    for index, row in enumerate(rows):
+        by_label.setdefault(row.labels[0], []).append(index)
+    rarest = min(map(len, by_label.values()))
+    rng = np.random.default_rng(seed)
+    kept = {int(i) for name in sorted(by_label) for i in rng.choice(by_label[name], rarest, replace=False)}
+    return [row for index, row in enumerate(rows) if index in kept]
