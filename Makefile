@@ -20,7 +20,7 @@ demo: install ## fine-tune on the sample tickets, serve, ask with the cohere SDK
 	$(BIN)/python scripts/demo.py
 
 serve: install ## start the server on 127.0.0.1:$(PORT)
-	$(BIN)/bentoml serve --host 127.0.0.1 --port $(PORT)
+	BENTOML_DO_NOT_TRACK=True $(BIN)/bentoml serve --host 127.0.0.1 --port $(PORT) --timeout-graceful-shutdown 30
 
 test: install ## run the whole suite
 	$(BIN)/python -m pytest

@@ -7,7 +7,6 @@ import asyncio
 import logging
 import re
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -19,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serving import log, metrics
 from serving.auth import bearer_token, is_known
 from serving.errors import RequestError
+from serving.names import new_id
 from serving.settings import Settings
 
 Render = Callable[[str, RequestError], Response]
@@ -66,7 +66,7 @@ class Gate:
             return
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
-        name = given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
+        name = given if _REQUEST_ID.fullmatch(given) else new_id()
         exchange = _Exchange(scope, headers, asyncio.timeout(None), scope["app"].state.settings, name)
         token = log.request_id.set(name)
         try:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, delete, insert, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from serving.database import models, open_database
 from serving.names import bare_id, check_name, is_name
@@ -171,7 +171,7 @@ class Registry:
         try:
             with self._database.connect() as connection:
                 connection.execute(select(models.c.id).limit(1))
-        except Exception:  # any driver's own error means the same to a readiness probe
+        except SQLAlchemyError:
             return False
         return self._folders.is_dir()
 

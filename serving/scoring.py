@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import psutil
@@ -144,7 +145,7 @@ def _limits(settings: Settings) -> Limits:
         "max_waste": settings.max_padding_waste,
         "max_queued_tokens": settings.max_queued_tokens,
     }
-    suited = Limits.for_device(choose_device(settings.device).type)  # type: ignore[arg-type]
+    suited = Limits.for_device(cast(Any, choose_device(settings.device).type))
     return suited.model_copy(update={name: value for name, value in given.items() if value is not None})
 
 

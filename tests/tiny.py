@@ -47,8 +47,9 @@ def make_tokenizer(family: str) -> PreTrainedTokenizerFast:
     """A word tokenizer with letters as fall-back; encoders put their special tokens around a text."""
     pieces = [*WORDS, *"abcdefghijklmnopqrstuvwxyz0123456789.,!?'-", *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz")]
     first = ["<s>", "<pad>", "</s>", "<unk>"] if "roberta" in family else ["<pad>", "<s>", "</s>", "<unk>"]
+    first += ["<|endoftext|>"]  # the pad token that transformers gives every Qwen tokenizer
     vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys([*first, *pieces]))}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="<unk>"))  # noqa: S106
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     if family not in DECODERS:

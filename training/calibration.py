@@ -58,4 +58,6 @@ def _best_threshold(scores: Floats, target: NDArray[np.float32]) -> float:
     following = np.append(ranked[1:], 0.0)
     f1[ranked == following] = -1  # equal scores cannot be parted
     best = int(np.argmax(f1))
-    return float((ranked[best] + following[best]) / 2)
+    between = np.float32((ranked[best] + following[best]) / 2)
+    # There is no float32 between neighbours, and what is compared with the threshold is float32.
+    return float(between if between > following[best] else ranked[best])

@@ -1,6 +1,7 @@
 """The one settings object of a run: YAML file, command line, HTTP job and the copy in the checkpoint."""
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,10 @@ from training.errors import ConfigError
 from training.rows import DataOptions
 
 Auto = Literal["auto"]
+
+_KEY = re.compile(r'Parser key "([\w.]+)"')
+_TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "NoneType": "null"}
+"""How a user knows the types that jsonargparse names."""
 
 
 class LoraSettings(BaseModel):
@@ -36,7 +41,7 @@ class LoraSettings(BaseModel):
 class TrainConfig(BaseModel):
     """Settings of one run. `auto` is resolved from data and model and written out as the number used."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     train_file: str
     """Rows to train on: JSONL, JSON, CSV or TSV."""
@@ -137,9 +142,9 @@ def parse_config(arguments: Sequence[str] | None = None) -> TrainConfig:
     parser.add_argument("--config", action="config", help="A YAML file of the settings below.")
     parser.add_class_arguments(TrainConfig)
     try:
-        parsed = parser.parse_args(list(sys.argv[1:] if arguments is None else arguments))
+        parsed = parser.parse_args(_file_first(sys.argv[1:] if arguments is None else arguments))
     except ArgumentError as error:
-        raise ConfigError(_one_line(str(error))) from None
+        raise ConfigError(_explain(_one_line(str(error)))) from None
     values: dict[str, Any] = json.loads(json.dumps(parsed.as_dict(), default=_plain))
     values.pop("config", None)
     return validate_config(values)
@@ -152,9 +157,13 @@ def load_config(path: Path) -> TrainConfig:
         ConfigError: it is missing, not YAML, or not valid.
     """
     try:
-        return validate_config(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, yaml.YAMLError) as error:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read as settings: {_one_line(str(error))}") from None
+    try:
+        return validate_config(values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def validate_config(values: object) -> TrainConfig:
@@ -166,12 +175,61 @@ def validate_config(values: object) -> TrainConfig:
     try:
         return TrainConfig.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(
-            str(part) for part in first["loc"] if part not in ("int", "float") and "literal" not in str(part)
-        )
-        message = first["msg"].removeprefix("Value error, ")
+        first, *others = error.errors()
+        field = _field(first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise ConfigError(f"{field}: unknown setting; --help lists the settings") from None
+        if first["type"] == "missing":
+            raise ConfigError(f"{field}: missing; give it a value") from None
+        if first["type"] == "value_error":
+            message = first["msg"].removeprefix("Value error, ")
+            raise ConfigError(f"{field}: {message}" if field else message) from None
+        # A field of two types, such as auto or a number, gives one error for each.
+        more = [other["msg"].removeprefix("Input should be ") for other in others if _field(other["loc"]) == field]
+        message = " or ".join([first["msg"], *more])
         raise ConfigError(f"{field}: {message}, not {first['input']!r}" if field else message) from None
+
+
+def _field(location: Sequence[int | str]) -> str:
+    """The dotted name of a field, without the names pydantic gives to the types it may have."""
+    return ".".join(str(part) for part in location if re.fullmatch(r"\d+|(?!int$|float$)\w+", str(part)))
+
+
+def _file_first(arguments: Sequence[str]) -> list[str]:
+    """Put `--config FILE` before the other flags: jsonargparse lets the later one win."""
+    given, others = list(arguments), list[str]()
+    files: list[str] = []
+    while given:
+        argument = given.pop(0)
+        if argument.startswith("--config="):
+            files.append(argument)
+        elif argument == "--config":
+            files += [argument, *given[:1]]
+            del given[:1]
+        else:
+            others.append(argument)
+    return files + others
+
+
+def _explain(text: str) -> str:
+    """Jsonargparse's message as a sentence: it names Python classes where a user knows settings."""
+    if unknown := re.search(r"(?:Group '(\w+)' does not accept option|Option) '([\w.]+)'", text):
+        field = ".".join(filter(None, [*_KEY.findall(text), *unknown.groups()]))
+        return f"{field}: unknown setting; --help lists the settings"
+    if text.startswith("unrecognized arguments"):
+        return f"{text}; --help lists the settings"
+    if text.startswith("Unexpected config:"):
+        return "--config: expected a YAML file of lines such as `epochs: 3`"
+    # Of nested messages, one in the other, the innermost is the first to give its value.
+    said = re.search(r"^(.*?)(?:Got|Given) value: (.*?)(?= - Expected| Given value|$)", text)
+    if not said or not (keys := _KEY.findall(said[1])):
+        return _KEY.sub(r"\1", text, count=1)
+    if keys == ["lora"]:
+        return f"lora: expected settings of its own, such as r and lora_alpha, or null, not {said[2]}"
+    kinds = re.findall(r"Expected an? (?:typing\.)?(?:Literal\[(.*?)\]|<class '(\w+)'>|list\[\w+\])", said[1])
+    expected = "expected " + " or ".join(_TYPES.get(name, literal or "a list") for literal, name in kinds)
+    rule = re.search(r"validation errors? for \S+ (.+?) \[type=", said[1])
+    return f"{'.'.join(keys)}: {rule[1] if rule else expected}, not {said[2]}"
 
 
 def _plain(value: Any) -> Any:

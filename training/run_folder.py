@@ -11,7 +11,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,15 @@ class RunFolder:
         self.path = path
         self.events, self.steps, self.metrics = path / "events.jsonl", path / "metrics.csv", path / "metrics.json"
         self.checkpoint, self.state = path / "checkpoint", path / "state"
-        self._lock: int | None = None
 
     @property
     def finished(self) -> bool:
         """Whether the run came to its end; metrics.json is written last."""
         return self.metrics.is_file() and self.checkpoint.is_dir()
 
-    def claim(self, config: TrainConfig) -> None:
-        """Take the folder for this config, new or to go on with. Held until the process ends.
+    @contextmanager
+    def claim(self, config: TrainConfig) -> Iterator[None]:
+        """Hold the folder for this config, new or to go on with.
 
         Raises:
             ConfigError: the folder holds another run, or something that is not a run.
@@ -45,23 +46,20 @@ class RunFolder:
         prints = fingerprints(config)
         self._check_owner(config)
         self.path.mkdir(parents=True, exist_ok=True)
-        self._take_lock()
-        record = self.path / "run.json"
-        if not record.exists():
-            write_atomically(self.path / "config.yaml", config.to_yaml())
-            write_atomically(record, json.dumps(prints, indent=2) + "\n")
-            return
-        before: dict[str, str] = json.loads(record.read_text())["files"]
-        for name, digest in prints["files"].items():
-            if before.get(name) != digest:
-                raise DataError(
-                    "the file has changed since this run began; restore it, or choose another output_dir", name
-                )
+        with self._locked():
+            record = self.path / "run.json"
+            if record.exists():
+                _check_unchanged(prints["files"], json.loads(record.read_text())["files"])
+            else:
+                write_atomically(self.path / "config.yaml", config.to_yaml())
+                write_atomically(record, json.dumps(prints, indent=2) + "\n")
+            yield
 
     def _check_owner(self, config: TrainConfig) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"output_dir {self.path} is a file; choose another")
-        if not self.path.is_dir() or not any(self.path.iterdir()):
+        # A run killed at its very beginning leaves these two and no more.
+        if not self.path.is_dir() or {entry.name for entry in self.path.iterdir()} <= {".lock", ".config.yaml.part"}:
             return
         settings = self.path / "config.yaml"
         if not settings.is_file():
@@ -74,23 +72,25 @@ class RunFolder:
                     "choose another output_dir, or remove it"
                 )
 
-    def _take_lock(self) -> None:
-        self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise TrainingError(f"{self.path} is in use by a training that is running; wait for it or end it") from None
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise TrainingError(f"{self.path} is in use by a running training; wait for it or end it") from None
+            yield
 
     def newest_state(self) -> Path | None:
         """The last state that was saved whole, or None at the beginning."""
-        found = sorted(self.state.glob("step-*"), key=lambda p: int(p.name.split("-")[1]))
+        found = sorted(self.state.glob("step-*"), key=lambda p: (int(p.name.split("-")[1]), p.name))
         return found[-1] if found else None
 
     def save_state(self, step: int, staged: Path, best_epoch: int) -> None:
         """Make a folder that was filled beside it the newest state; older states and best epochs go."""
         target = self.state / f"step-{step}"
-        if target.exists():
-            shutil.rmtree(target)
+        if target.exists():  # saved within the epoch, and now at its end; a kill must find one of the two whole
+            target = self.state / f"step-{step}-end"
         staged.rename(target)
         for other in [*self.state.glob("step-*"), *self.state.glob("best-*")]:
             if other not in (target, self.state / f"best-{best_epoch}"):
@@ -120,6 +120,12 @@ def write_atomically(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     staged.rename(path)
+
+
+def _check_unchanged(now: dict[str, str], before: dict[str, str]) -> None:
+    for name, digest in now.items():
+        if before.get(name) != digest:
+            raise DataError("the file has changed since this run began; restore it, or choose another output_dir", name)
 
 
 def fingerprints(config: TrainConfig) -> dict[str, Any]:

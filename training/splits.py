@@ -10,9 +10,10 @@ from training.rows import ClassifyRow
 def split_off(rows: Sequence[ClassifyRow], fraction: float, seed: int) -> tuple[list[ClassifyRow], list[ClassifyRow]]:
     """Split off about `fraction` of the rows, stratified by label.
 
-    Rows with the same text go to the same side, so that nothing is tested on what was trained on. Every label
-    with two or more distinct texts appears on both sides, a label with one stays in the larger part. A
-    multi-label row is stratified by its rarest label (Sechidis et al. 2011 distribute the rarest first).
+    Rows with the same text go to the same side, so that nothing is tested on what was trained on. Where each text
+    has one label, every label with two or more texts appears on both sides, and one with a single text stays in
+    the larger part. A multi-label row is stratified by its rarest label (Sechidis et al. 2011 distribute the
+    rarest first).
 
     Args:
         rows: at least one row.

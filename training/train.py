@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -44,6 +45,8 @@ log = logging.getLogger("training")
 
 _PROBE_ROWS = 4_000
 """Rows the first head is fitted on; more change it little."""
+_PROBE_STRENGTH = 0.01
+"""Regularised well below the best probe: a head that is already certain of its training rows passes no gradient on."""
 
 
 def run(config: TrainConfig) -> Path:
@@ -57,12 +60,18 @@ def run(config: TrainConfig) -> Path:
     """
     accelerator = Accelerator()
     folder = RunFolder(Path(config.output_dir))
-    if accelerator.is_main_process:
-        folder.claim(config)
-    accelerator.wait_for_everyone()
-    if folder.finished:
-        log.info("%s is finished already; choose another output_dir to train again", folder.path)
-        return folder.checkpoint
+    with folder.claim(config) if accelerator.is_main_process else nullcontext():
+        accelerator.wait_for_everyone()
+        if folder.finished:
+            log.info("%s is finished already; choose another output_dir to train again", folder.path)
+        else:
+            train(config, accelerator, folder)
+    accelerator.end_training()
+    return folder.checkpoint
+
+
+def train(config: TrainConfig, accelerator: Accelerator, folder: RunFolder) -> None:
+    """Everything between a claimed folder and a finished one."""
     began = time.monotonic()
     set_seed(config.seed)
     data = read_data(config)
@@ -80,15 +89,15 @@ def run(config: TrainConfig) -> Path:
     checkpoint = Checkpoint(network, tokenizer, describe(config, data, network))
     engine = Engine(checkpoint, accelerator.device)
     task = ClassifyTask(data.labels, data.multi_label, config.label_smoothing)
-    train, held = (task.examples(rows, engine.encoder) for rows in (data.train, data.eval))
+    seen, held = (task.examples(rows, engine.encoder) for rows in (data.train, data.eval))
     if config.balance == "class_weights":
-        train = task.weighted(train)
-    log.info(summary(config, data, network, train))
+        seen = task.weighted(seen)
+    log.info(summary(config, data, network, seen))
     if start.fresh_head and folder.newest_state() is None:
-        start_head(network, engine, train, multi_label=data.multi_label, seed=config.seed)
+        start_head(network, engine, seen, multi_label=data.multi_label, seed=config.seed)
     reporter = Reporter(folder, binary=len(data.labels) == 2 and not data.multi_label, accelerator=accelerator)
     loop = Loop(config, accelerator, task, engine, network)
-    loop.run(train, held, folder, reporter)
+    loop.run(seen, held, folder, reporter)
     logits = loop.score(held)
     if accelerator.is_main_process:
         decision = task.decide(logits, np.stack([example.target for example in held]), calibrate=True)
@@ -98,8 +107,6 @@ def run(config: TrainConfig) -> Path:
         seconds = time.monotonic() - began
         finish(config, data, Checkpoint(network, tokenizer, chosen), folder, loop, reporter, seconds)
     accelerator.wait_for_everyone()
-    accelerator.end_training()
-    return folder.checkpoint
 
 
 def start_head(network: Network, engine: Engine, train: Sequence[Example], *, multi_label: bool, seed: int) -> None:
@@ -112,7 +119,9 @@ def start_head(network: Network, engine: Engine, train: Sequence[Example], *, mu
     head, network.head = network.head, nn.Identity()
     network.to(engine.device).eval()
     pooled = engine.score([train[i].item for i in chosen])
-    found = fit_linear(pooled, np.stack([train[i].target for i in chosen]), multi_label=multi_label)
+    found = fit_linear(
+        pooled, np.stack([train[i].target for i in chosen]), multi_label=multi_label, strength=_PROBE_STRENGTH
+    )
     network.head = head
     with torch.no_grad():
         for parameter, value in zip(head.parameters(), (found.weight, found.bias), strict=True):

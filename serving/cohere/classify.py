@@ -1,6 +1,5 @@
 """POST /v1/classify (Cohere API reference, Classify)."""
 
-import uuid
 from collections import Counter
 from typing import Any, Literal
 
@@ -12,6 +11,7 @@ from starlette.responses import Response
 from serving.cohere.resolve import find_model, scorer_of
 from serving.cohere.wire import answer, meta, parse
 from serving.errors import RequestError
+from serving.names import new_id
 
 MAX_INPUTS = 96
 MAX_EXAMPLES = 2500
@@ -67,7 +67,7 @@ async def classify(request: Request) -> Response:
         items = _multi_label(inputs, scores.labels, scores.probabilities, scores.thresholds)
     warnings = ["preset is deprecated and was ignored"] if body.preset else []
     content = {
-        "id": str(uuid.uuid4()),
+        "id": new_id(),
         "classifications": items,
         "meta": meta({"classifications": len(inputs)}, warnings),
     }
@@ -123,7 +123,7 @@ def _single_label(inputs: list[str], labels: tuple[str, ...], probabilities: Any
     for text, row, top in zip(inputs, probabilities.tolist(), best, strict=True):
         items.append(
             {
-                "id": str(uuid.uuid4()),
+                "id": new_id(),
                 "input": text,
                 "classification_type": "single-label",
                 "prediction": labels[top],
@@ -145,7 +145,7 @@ def _multi_label(
         reached.sort(key=lambda i: -row[i])
         items.append(
             {
-                "id": str(uuid.uuid4()),
+                "id": new_id(),
                 "input": text,
                 "classification_type": "multi-label",
                 "predictions": [labels[i] for i in reached],

@@ -50,6 +50,8 @@ async def list_models(
 @router.get("/v1/v1/models/{name:path}", include_in_schema=False)
 async def get_model(request: Request, name: str) -> Response:
     """Describe one model, by whatever name the classify endpoint would take."""
+    if not name:
+        raise RequestError(404, "404 page not found")
     model = await find_model(request, name)
     return answer(describe(model) if model else _base(name))
 

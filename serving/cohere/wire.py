@@ -1,6 +1,5 @@
 """Bodies as they travel: parsing, the meta object, the error shape (Cohere API reference, Errors)."""
 
-import uuid
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -10,6 +9,7 @@ from starlette.responses import Response
 
 from serving import log
 from serving.errors import RequestError
+from serving.names import new_id
 
 Parsed = TypeVar("Parsed")
 
@@ -45,7 +45,7 @@ def answer(content: Any, headers: dict[str, str] | None = None) -> Response:
 
 def render(error: RequestError) -> Response:
     """An error as the SDK expects it: an id to ask about, and a message."""
-    body = orjson.dumps({"id": log.request_id.get() or str(uuid.uuid4()), "message": error.message})
+    body = orjson.dumps({"id": log.request_id.get() or new_id(), "message": error.message})
     return Response(body, error.status, error.headers, media_type="application/json")
 
 

@@ -6,18 +6,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from conftest import ROOT, environment, open_home
+
+from tests.serving.live import ROOT, environment, open_home, serve
 
 
 @pytest.fixture(scope="module")
-def bento(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path, serve: Callable[..., Any]) -> Iterator[Any]:
+def bento(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Iterator[Any]:
     """A server of a freshly built bento."""
     home = tmp_path_factory.mktemp("bento-home")
     open_home(home).add(checkpoint, "desk")

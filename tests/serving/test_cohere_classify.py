@@ -13,6 +13,8 @@ import httpx
 import pytest
 from cohere import ClassifyExample
 from cohere.errors import BadRequestError, NotFoundError
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 EXAMPLES = [
     {"text": "Win a cash prize now", "label": "spam"},
@@ -24,8 +26,9 @@ TEXTS = ["my invoice is paid", "parcel is late", "refund " * 12, "x", "ünïcöd
 
 
 @pytest.fixture(scope="module")
-def client(server: Any) -> cohere.Client:
-    return cohere.Client("any", base_url=server.url)
+def client(server: Any) -> Iterator[cohere.Client]:
+    with cohere.Client("any", base_url=server.url) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -90,14 +93,15 @@ def test_the_answer_has_the_documented_keys_in_order(wire: httpx.Client) -> None
 
 
 def test_other_clients(server: Any) -> None:
-    new = cohere.ClientV2("any", base_url=server.url).classify(model="desk", inputs=TEXTS[:2])
+    with cohere.ClientV2("any", base_url=server.url) as client:
+        new = client.classify(model="desk", inputs=TEXTS[:2])
 
     async def ask() -> Any:
         async with cohere.AsyncClient("any", base_url=server.url) as client:
             return await client.classify(model="desk", inputs=TEXTS[:2])
 
     later = asyncio.run(ask())
-    assert [item.labels for item in new.classifications] == [item.labels for item in later.classifications]
+    assert [item.prediction for item in new.classifications] == [item.prediction for item in later.classifications]
 
 
 @pytest.mark.parametrize("path", ["/v1/classify", "/v1/v1/classify", "/classify"])
@@ -212,6 +216,21 @@ def test_answers_do_not_depend_on_company(server: Any, client: cohere.Client) ->
 )
 def test_bad_requests_are_400_and_say_why(wire: httpx.Client, body: Any, message: str) -> None:
     assert message in refused(post(wire, body))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+FIELDS = dict.fromkeys(("inputs", "examples", "model", "truncate", "preset"), JSON)
+
+
+@settings(max_examples=150, derandomize=True, deadline=None, database=None)
+@given(body=st.fixed_dictionaries({}, optional=FIELDS) | JSON)
+def test_any_json_at_all_is_answered_in_shape(wire: httpx.Client, body: Any) -> None:
+    refused(response := post(wire, body), response.status_code)
+    assert response.status_code in (400, 404)
 
 
 def test_unknown_model(client: cohere.Client, wire: httpx.Client) -> None:

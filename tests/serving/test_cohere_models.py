@@ -16,8 +16,9 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
-def client(server: Any) -> cohere.Client:
-    return cohere.Client("any", base_url=server.url)
+def client(server: Any) -> Iterator[cohere.Client]:
+    with cohere.Client("any", base_url=server.url) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -23,15 +23,15 @@ from serving import log
 from serving.auth import hash_key
 from training.engine import Encoded
 
-RunApp = Callable[..., contextlib.AbstractContextManager[Any]]
+Start = Callable[..., contextlib.AbstractContextManager[Any]]
 ASK = {"model": "desk", "inputs": ["my parcel"]}
 
 
 @pytest.fixture(scope="module")
-def locked(run_app: RunApp) -> Iterator[Any]:
+def locked(start: Start) -> Iterator[Any]:
     """A server with two keys and tight limits."""
     keys = ("sesame-sesame-sesame", hash_key("other-key"))
-    with run_app(
+    with start(
         api_keys=",".join(keys), max_body=2000, request_timeout=0.5, max_queued_tokens=10, max_batch_texts=1
     ) as live:
         live.app.add_api_route("/boom", _boom)
@@ -83,10 +83,11 @@ def test_keys(locked: Any) -> None:
 
 
 def test_the_sdk_sees_a_wrong_key(locked: Any) -> None:
-    with pytest.raises(UnauthorizedError) as error:
-        cohere.Client("wrong", base_url=locked.url).classify(model="desk", inputs=["x"])
+    with cohere.Client("wrong", base_url=locked.url) as client, pytest.raises(UnauthorizedError) as error:
+        client.classify(model="desk", inputs=["x"])
     assert error.value.body["message"] == "invalid api token"
-    assert cohere.Client("other-key", base_url=locked.url).classify(model="desk", inputs=["x"]).classifications
+    with cohere.Client("other-key", base_url=locked.url) as client:
+        assert client.classify(model="desk", inputs=["x"]).classifications
 
 
 @pytest.mark.parametrize(
@@ -98,6 +99,7 @@ def test_the_sdk_sees_a_wrong_key(locked: Any) -> None:
         ("POST", "/v2/classify", 404),
         ("POST", "/v1/classify/", 404),
         ("GET", "/docs", 404),
+        ("GET", "/v1/models/", 404),
         ("GET", "/v1/classify", 405),
         ("PUT", "/v1/models", 405),
         ("PROPFIND", "/v1/models", 405),
@@ -168,17 +170,14 @@ def test_a_full_queue_is_429_and_a_slow_answer_504(locked: Any, wire: httpx.Clie
         response = wire.post("/v1/classify", json=ASK)
         assert response.status_code == 429 and int(response.headers["retry-after"]) >= 1
         assert "tokens are waiting" in response.json()["message"]
-        with pytest.raises(TooManyRequestsError):
-            cohere.Client("other-key", base_url=locked.url).classify(
-                model="desk", inputs=["my parcel"], request_options={"max_retries": 0}
-            )
-    with busy_device(locked), contextlib.ExitStack() as stack:
-        locked.app.state.scorer._batcher.limits = locked.app.state.scorer._batcher.limits.model_copy(
-            update={"max_queued_tokens": 1000}
-        )
-        stack.callback(setattr, locked.app.state.scorer._batcher, "limits", locked.app.state.scorer._batcher.limits)
+        with cohere.Client("other-key", base_url=locked.url) as client, pytest.raises(TooManyRequestsError):
+            client.classify(model="desk", inputs=["my parcel"], request_options={"max_retries": 0})
+    batcher = locked.app.state.scorer._batcher
+    tight, batcher.limits = batcher.limits, batcher.limits.model_copy(update={"max_queued_tokens": 1000})
+    with busy_device(locked):
         response = wire.post("/v1/classify", json=ASK)
         assert response.status_code == 504 and "0.5 seconds" in response.json()["message"]
+    batcher.limits = tight
     assert wire.post("/v1/classify", json=ASK).status_code == 200
 
 
@@ -198,14 +197,14 @@ def test_the_log_has_a_line_per_request_without_texts_or_keys(
     assert not any(word in json.dumps(lines) for word in ("private", "sesame"))
 
 
-def test_an_open_server_takes_any_key_or_none(run_app: RunApp) -> None:
-    with run_app() as live:
+def test_an_open_server_takes_any_key_or_none(start: Start) -> None:
+    with start() as live:
         for headers in ({}, {"authorization": "Bearer x"}, {"authorization": "nonsense"}):
             assert httpx.post(f"{live.url}/v1/classify", json=ASK, headers=headers).status_code == 200
 
 
-def test_many_models_in_little_memory(run_app: RunApp, tmp_path: Path) -> None:
-    with run_app(cache_bytes=1) as live, ThreadPoolExecutor(8) as threads:
+def test_many_models_in_little_memory(start: Start, tmp_path: Path) -> None:
+    with start(cache_bytes=1) as live, ThreadPoolExecutor(8) as threads:
         url = f"{live.url}/v1/classify"
         asks = [{"model": name, "inputs": ["x"]} for name in ("desk", "tags") * 10]
         answers = list(threads.map(lambda ask: httpx.post(url, json=ask, timeout=60), asks))

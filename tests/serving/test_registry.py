@@ -1,8 +1,11 @@
 """Models are added and removed whole or not at all, also when a process dies in between."""
 
+import contextlib
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +15,14 @@ from sqlalchemy.schema import CreateTable
 
 from serving.database import models, open_database
 from serving.models import Registry
+from tests.serving.live import ROOT, open_home
 from training.errors import ConfigError, ModelError
 
-ROOT = Path(__file__).parents[2]
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def reopen(registry: Registry) -> Registry:
-    home = registry.folder("x").parents[1]
-    return Registry(home, open_database(f"sqlite:///{home / 'encore.db'}"))
+    return open_home(registry.folder("x").parents[1])
 
 
 def test_add_find_remove(registry: Registry, checkpoint: Path) -> None:
@@ -110,6 +112,29 @@ registry.add(Path({str(checkpoint)!r}), "desk", replace=True)
     assert after.list() == [found] and after.find("desk") == found
     assert [path.name for path in (home / "models").iterdir()] == [found.id]
     assert list((home / "tmp").iterdir()) == []
+
+
+def test_readers_never_see_a_part_of_a_model(registry: Registry, checkpoint: Path) -> None:
+    whole = {path.name for path in checkpoint.iterdir()}
+    done = threading.Event()
+
+    def read() -> int:
+        reader, seen = reopen(registry), 0
+        while not done.is_set():
+            for model in reader.list():
+                with contextlib.suppress(FileNotFoundError):
+                    files = {path.name for path in reader.folder(model.id).iterdir()}
+                    assert files == whole or reader.find(model.id) is None
+                    seen += 1
+        return seen
+
+    with ThreadPoolExecutor(2) as threads:
+        readers = [threads.submit(read) for _ in range(2)]
+        for _ in range(12):
+            registry.add(checkpoint, "desk", replace=True)
+        registry.remove("desk")
+        done.set()
+        assert min(reader.result() for reader in readers) > 0
 
 
 def test_healing_touches_nothing_else(registry: Registry, checkpoint: Path) -> None:

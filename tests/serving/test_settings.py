@@ -9,9 +9,8 @@ import pytest
 
 from serving.auth import bearer_token, hash_key, is_known
 from serving.settings import Settings, load_settings
+from tests.serving.live import ROOT, environment
 from training.errors import ConfigError
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -63,8 +62,6 @@ def test_mistakes(monkeypatch: pytest.MonkeyPatch, name: str, value: str, messag
 
 
 def test_the_server_says_so_and_does_not_start(tmp_path: Path) -> None:
-    from conftest import environment
-
     bento = Path(sys.executable).with_name("bentoml")
     made = environment(tmp_path, ENCORE_MAX_BODY="big")
     done = subprocess.run(

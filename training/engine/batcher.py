@@ -92,7 +92,7 @@ class Batcher:
             self._numbers += 1
             job = _Job(engine, items, self._numbers, set(range(len(items))), [None] * len(items), left=len(items))
             if not items:
-                job.future.set_result(np.zeros((0, 1), np.float32))
+                job.future.set_result(engine.score(items))
                 return job.future
             queue = self._queues.setdefault(id(engine), _Queue())
             queue.jobs[job.number] = job
@@ -154,7 +154,7 @@ class Batcher:
             rows = engine.forward([job.items[position] for job, position in live])
         except Exception as error:  # whatever a device raises belongs to the requests of this batch, not to the thread
             for job in {id(job): job for job, _ in live}.values():
-                if not job.future.done():
+                if job.future.set_running_or_notify_cancel():
                     job.future.set_exception(error)
             return
         for (job, position), row in zip(live, rows, strict=True):
