@@ -119,7 +119,12 @@ def _adapted(folder: Path, manifest: Manifest) -> Any:
     base = resolve_base(manifest.base_model)
     if manifest.base_sha256 and hash_weights(base) != manifest.base_sha256:
         raise ModelError(f"{folder} is an adapter for {manifest.base_model}, whose weights have changed since")
-    model: Any = PeftModel.from_pretrained(load_base(base)[0], str(folder))
+    backbone = load_base(base)[0]
+    try:
+        # An absolute path, since PEFT asks the Hub for what it does not find under a relative one.
+        model: Any = PeftModel.from_pretrained(backbone, str(folder.resolve()))
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{folder}: the adapter cannot be read ({str(error).splitlines()[0]})") from None
     return model.merge_and_unload()
 
 

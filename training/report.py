@@ -62,8 +62,8 @@ def draw_confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str], targe
     figure = Figure(figsize=(side, side), layout="constrained")
     axis = figure.subplots()
     axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    axis.set_xticks(range(len(labels)), labels, rotation=90)
-    axis.set_yticks(range(len(labels)), labels)
+    axis.set_xticks(range(len(labels)), labels, rotation=90, parse_math=False)  # a label may hold dollar signs
+    axis.set_yticks(range(len(labels)), labels, parse_math=False)
     axis.set(
         xlabel="predicted", ylabel="true", title="labels predicted together with true ones" if multi_label else None
     )
@@ -98,9 +98,8 @@ def label_table(per_label: Sequence[dict[str, Any]]) -> Table:
 
 def show(*tables: Table) -> None:
     """Print tables to stdout, as wide as they need to be where it is not a terminal."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)
+    width = None if Console().is_terminal else 160
+    console = Console(width=width, markup=False, emoji=False)  # labels are shown as they are
     for table in tables:
         console.print(table)
 

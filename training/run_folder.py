@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ class RunFolder:
         return self.metrics.is_file() and self.checkpoint.is_dir()
 
     @contextmanager
-    def claim(self, config: TrainConfig) -> Iterator[None]:
+    def claim(self, config: TrainConfig) -> Generator[None, None, None]:
         """Hold the folder for this config, new or to go on with.
 
         Raises:
@@ -73,7 +73,7 @@ class RunFolder:
                 )
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self) -> Generator[None, None, None]:
         with (self.path / ".lock").open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

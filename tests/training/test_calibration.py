@@ -26,20 +26,20 @@ def log_loss(logits: Floats, targets: NDArray[np.float32], temperature: float) -
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5, 6.0])
-def test_a_known_temperature_is_found(temperature: float):
+def test_a_known_temperature_is_found(temperature: float) -> None:
     logits, targets = drawn(temperature)
     assert fit_temperature(logits, targets, multi_label=False) == pytest.approx(temperature, rel=0.03)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 3.0])
-def test_a_known_temperature_of_independent_labels_is_found(temperature: float):
+def test_a_known_temperature_of_independent_labels_is_found(temperature: float) -> None:
     rng = np.random.default_rng(1)
     logits = rng.normal(scale=3, size=(10_000, 3)).astype(np.float32)
     targets = (rng.random(logits.shape) < 1 / (1 + np.exp(-logits / temperature))).astype(np.float32)
     assert fit_temperature(logits, targets, multi_label=True) == pytest.approx(temperature, rel=0.03)
 
 
-def test_a_few_rows_without_a_mistake_do_not_make_it_certain():
+def test_a_few_rows_without_a_mistake_do_not_make_it_certain() -> None:
     targets = one_hot(np.array([0, 1, 2, 0]), 3)
     found = fit_temperature(3 * targets, targets, multi_label=False)
     assert 0.6 < found <= 1.0
@@ -50,14 +50,14 @@ def test_a_few_rows_without_a_mistake_do_not_make_it_certain():
 @given(
     arrays(np.float32, (12, 3), elements=st.floats(-9, 9, width=32)), arrays(np.int64, 12, elements=st.integers(0, 2))
 )
-def test_held_out_rows_are_never_less_likely_than_before(logits: Floats, classes: NDArray[np.int64]):
+def test_held_out_rows_are_never_less_likely_than_before(logits: Floats, classes: NDArray[np.int64]) -> None:
     targets = one_hot(classes, 3)
     found = fit_temperature(logits, targets, multi_label=False)
     assert 0.2 <= found <= 20
     assert log_loss(logits, targets, found) + np.log(found) ** 2 <= log_loss(logits, targets, 1.0) + 1e-4
 
 
-def test_probabilities_are_a_softmax_or_sigmoids_at_a_temperature():
+def test_probabilities_are_a_softmax_or_sigmoids_at_a_temperature() -> None:
     logits = np.array([[1.0, 2.0, -4.0], [0.0, 0.0, 0.0]], np.float32)
     single = probabilities(logits, 2.0, multi_label=False)
     assert single.dtype == np.float32
@@ -68,7 +68,7 @@ def test_probabilities_are_a_softmax_or_sigmoids_at_a_temperature():
     np.testing.assert_allclose(multi, 1 / (1 + np.exp(-logits / 2)), atol=1e-6)
 
 
-def test_extreme_logits_overflow_nowhere():
+def test_extreme_logits_overflow_nowhere() -> None:
     logits = np.array([[1e4, -1e4]], np.float32)
     with np.errstate(all="raise", under="ignore"):
         assert probabilities(logits, 0.2, multi_label=False).tolist() == [[1, 0]]
@@ -82,7 +82,7 @@ _SCORES = st.sampled_from(_TIGHT) | st.floats(2**-20, 1.0, width=32)
 
 @settings(deadline=None, derandomize=True, max_examples=300)
 @given(st.lists(st.tuples(_SCORES, st.booleans()), min_size=1, max_size=25))
-def test_thresholds_give_the_best_f1_there_is(rows: list[tuple[float, bool]]):
+def test_thresholds_give_the_best_f1_there_is(rows: list[tuple[float, bool]]) -> None:
     scores = np.array([[score] for score, _ in rows], np.float32)
     truth = np.array([positive for _, positive in rows])
     [threshold] = tune_thresholds(scores, truth[:, None].astype(np.float32))
@@ -98,7 +98,7 @@ def test_thresholds_give_the_best_f1_there_is(rows: list[tuple[float, bool]]):
         assert f1(threshold) == pytest.approx(max(f1(float(cut)) for cut in scores[:, 0]))
 
 
-def test_each_label_has_its_own_threshold_halfway_between_two_scores():
+def test_each_label_has_its_own_threshold_halfway_between_two_scores() -> None:
     probs = np.array([[0.9, 0.2, 0.5], [0.6, 0.3, 0.1], [0.2, 0.1, 0.9]], np.float32)
     targets = np.array([[1, 1, 0], [1, 1, 0], [0, 0, 0]], np.float32)
     assert tune_thresholds(probs, targets) == pytest.approx((0.4, 0.15, 0.5))

@@ -24,13 +24,13 @@ def refusal(*flags: str) -> str:
     return str(caught.value)
 
 
-def test_the_two_required_flags_are_enough():
+def test_the_two_required_flags_are_enough() -> None:
     config = parse_config(GIVEN)
     assert config == TrainConfig(train_file="rows.jsonl", output_dir="runs/x")
     assert (config.lora, config.epochs, config.task) == (None, "auto", "classify")
 
 
-def test_file_and_flags_are_merged(tmp_path: Path):
+def test_file_and_flags_are_merged(tmp_path: Path) -> None:
     text = "epochs: 4\nlearning_rate: 1e-3\ndata:\n  label_column: intent\n"
     config = parse(tmp_path, text, "--epochs", "7", "--data.text_column", "utterance", "--seed=5")
     assert (config.epochs, config.learning_rate, config.seed) == (7, 0.001, 5)
@@ -38,7 +38,7 @@ def test_file_and_flags_are_merged(tmp_path: Path):
 
 
 @pytest.mark.parametrize("form", [["--config", "{}"], ["--config={}"]])
-def test_flags_win_wherever_they_stand(tmp_path: Path, form: list[str]):
+def test_flags_win_wherever_they_stand(tmp_path: Path, form: list[str]) -> None:
     path = tmp_path / "settings.yaml"
     path.write_text("epochs: 4\nlora:\n  r: 4\n")
     config = parse_config(["--epochs", "7", "--lora.r", "9", *(part.format(path) for part in form), *GIVEN])
@@ -59,16 +59,16 @@ def test_flags_win_wherever_they_stand(tmp_path: Path, form: list[str]):
         ("lora:\n  target_modules: [query, value]", [], LoraSettings(target_modules=["query", "value"])),
     ],
 )
-def test_lora_is_a_section(tmp_path: Path, text: str, flags: list[str], expected: LoraSettings | None):
+def test_lora_is_a_section(tmp_path: Path, text: str, flags: list[str], expected: LoraSettings | None) -> None:
     assert parse(tmp_path, f"task: classify\n{text}\n", *flags).lora == expected
 
 
-def test_a_field_may_be_auto_or_a_number(tmp_path: Path):
+def test_a_field_may_be_auto_or_a_number(tmp_path: Path) -> None:
     config = parse(tmp_path, "epochs: auto\nbatch_size: 8\nmax_length: 64\n", "--learning_rate", "auto")
     assert (config.epochs, config.batch_size, config.max_length, config.learning_rate) == ("auto", 8, 64, "auto")
 
 
-def test_null_takes_a_limit_away(tmp_path: Path):
+def test_null_takes_a_limit_away(tmp_path: Path) -> None:
     assert parse(tmp_path, "early_stopping_patience: null\n").early_stopping_patience is None
     assert parse_config([*GIVEN, "--early_stopping_patience", "null"]).early_stopping_patience is None
 
@@ -98,7 +98,7 @@ def test_null_takes_a_limit_away(tmp_path: Path):
         (["--seed"], "--seed"),
     ],
 )
-def test_a_wrong_flag_is_named_in_one_line(flags: list[str], said: str):
+def test_a_wrong_flag_is_named_in_one_line(flags: list[str], said: str) -> None:
     assert said in refusal(*flags)
 
 
@@ -120,7 +120,7 @@ def test_a_wrong_flag_is_named_in_one_line(flags: list[str], said: str):
         ("- 1\n- 2", "--config: expected a YAML file"),
     ],
 )
-def test_a_wrong_line_of_the_file_is_named_in_one_line(tmp_path: Path, text: str, said: str):
+def test_a_wrong_line_of_the_file_is_named_in_one_line(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "settings.yaml"
     path.write_text(f"{text}\n")
     message = refusal("--config", str(path))
@@ -128,14 +128,14 @@ def test_a_wrong_line_of_the_file_is_named_in_one_line(tmp_path: Path, text: str
     assert "class" not in message and "Union" not in message
 
 
-def test_required_settings_that_are_missing_are_named():
+def test_required_settings_that_are_missing_are_named() -> None:
     with pytest.raises(ConfigError, match="train_file, output_dir"):
         parse_config([])
     with pytest.raises(ConfigError, match="train_file: missing"):
         validate_config({"output_dir": "x"})
 
 
-def test_help_lists_every_setting_with_its_meaning(capsys: pytest.CaptureFixture[str]):
+def test_help_lists_every_setting_with_its_meaning(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         parse_config(["--help"])
     assert caught.value.code == 0
@@ -152,7 +152,7 @@ def test_help_lists_every_setting_with_its_meaning(capsys: pytest.CaptureFixture
         {"train_file": "Größe : #1.jsonl", "data": {"delimiter": "\t", "text_column": "1", "label_separator": "|"}},
     ],
 )
-def test_what_is_written_reads_back_the_same(tmp_path: Path, changes: dict[str, Any]):
+def test_what_is_written_reads_back_the_same(tmp_path: Path, changes: dict[str, Any]) -> None:
     config = validate_config(VALUES | changes)
     path = tmp_path / "config.yaml"
     path.write_text(config.to_yaml(), encoding="utf-8")
@@ -171,7 +171,7 @@ def test_what_is_written_reads_back_the_same(tmp_path: Path, changes: dict[str, 
         (b"train_file: a\noutput_dir: b\nnope: 1\n", "config.yaml: nope: unknown setting"),
     ],
 )
-def test_a_stored_config_that_is_broken_is_named(tmp_path: Path, content: bytes | None, said: str):
+def test_a_stored_config_that_is_broken_is_named(tmp_path: Path, content: bytes | None, said: str) -> None:
     path = tmp_path / "config.yaml"
     if content is not None:
         path.write_bytes(content)
@@ -190,12 +190,12 @@ def test_a_stored_config_that_is_broken_is_named(tmp_path: Path, content: bytes 
         ({"max_length": -3}, "max_length must be auto or greater than 0, not -3"),
     ],
 )
-def test_plain_values_are_checked_alike(change: dict[str, Any], said: str):
+def test_plain_values_are_checked_alike(change: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         validate_config(VALUES | change)
     assert str(caught.value).startswith(said)
 
 
-def test_a_config_does_not_change():
+def test_a_config_does_not_change() -> None:
     with pytest.raises(ValueError, match="frozen"):
         parse_config(GIVEN).seed = 3  # type: ignore[misc]

@@ -22,7 +22,13 @@ def test_two_processes_give_the_losses_of_one(base: Path, tmp_path: Path, rows_f
     file = rows_file(topic_rows(50))
     found = {}
     for name, settings in (("one", "cpu.yaml"), ("two", "cpu-ddp.yaml")):
-        command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", f"configs/accelerate/{settings}"]
+        command = [
+            sys.executable,
+            "-m",
+            "accelerate.commands.launch",
+            "--config_file",
+            f"configs/accelerate/{settings}",
+        ]
         command += ["--main_process_port", "0", "-m", "training.train", "--base_model", str(base)]
         command += ["--train_file", str(file), "--output_dir", str(tmp_path / name), "--dropout", "0"]
         command += ["--epochs", "2", "--batch_size", "11", "--learning_rate", "0.001", "--max_batch_tokens", tokens]

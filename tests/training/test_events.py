@@ -7,7 +7,7 @@ def messages(path: Path, offset: int = 0) -> list[str]:
     return [event.message for event, _ in read_events(path, offset)]
 
 
-def test_events_come_back_as_they_were_appended(tmp_path: Path):
+def test_events_come_back_as_they_were_appended(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     first = append_event(path, "Größe\n5", "warn", {"step": 3, "train_loss": 0.5})
     second = append_event(path, "end", "error")
@@ -16,7 +16,7 @@ def test_events_come_back_as_they_were_appended(tmp_path: Path):
     assert path.read_text(encoding="utf-8").count("\n") == 2
 
 
-def test_reading_goes_on_from_an_offset(tmp_path: Path):
+def test_reading_goes_on_from_an_offset(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     append_event(path, "one")
     append_event(path, "two")
@@ -27,11 +27,11 @@ def test_reading_goes_on_from_an_offset(tmp_path: Path):
     assert messages(path, after_two) == ["three"]
 
 
-def test_there_may_be_no_file_yet(tmp_path: Path):
+def test_there_may_be_no_file_yet(tmp_path: Path) -> None:
     assert messages(tmp_path / "events.jsonl") == []
 
 
-def test_half_a_line_is_left_for_later(tmp_path: Path):
+def test_half_a_line_is_left_for_later(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     append_event(path, "one")
     append_event(path, "two")
@@ -43,7 +43,7 @@ def test_half_a_line_is_left_for_later(tmp_path: Path):
     assert messages(path, offset) == ["two"]
 
 
-def test_broken_lines_are_skipped(tmp_path: Path):
+def test_broken_lines_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     append_event(path, "one")
     with path.open("ab") as file:
@@ -52,7 +52,7 @@ def test_broken_lines_are_skipped(tmp_path: Path):
     assert messages(path) == ["one", "two"]
 
 
-def test_a_line_after_a_crash_starts_anew(tmp_path: Path):
+def test_a_line_after_a_crash_starts_anew(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     append_event(path, "one")
     with path.open("ab") as file:

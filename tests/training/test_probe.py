@@ -18,7 +18,7 @@ def clusters(labels: list[str], hidden: int = 16) -> Floats:
 
 
 @pytest.mark.parametrize("names", [["b", "a"], ["c", "a", "b"], list("gfedcba")])
-def test_separable_labels_are_told_apart(names: list[str]):
+def test_separable_labels_are_told_apart(names: list[str]) -> None:
     labels = names * 6
     points = clusters(labels)
     probe = fit_probe(points, labels)
@@ -31,13 +31,13 @@ def test_separable_labels_are_told_apart(names: list[str]):
 
 
 @pytest.mark.parametrize("names", [["yes", "no"], ["one", "two", "three"]])
-def test_one_row_per_label_is_enough(names: list[str]):
+def test_one_row_per_label_is_enough(names: list[str]) -> None:
     points = clusters(names)
     probe = fit_probe(points, names)
     assert [probe.labels[k] for k in probe.probabilities(points).argmax(axis=1)] == names
 
 
-def test_strength_means_the_same_at_every_scale_and_place():
+def test_strength_means_the_same_at_every_scale_and_place() -> None:
     labels = ["a", "b", "c"] * 5
     points = clusters(labels)
     moved = (points * 50 + 7).astype(np.float32)
@@ -45,7 +45,7 @@ def test_strength_means_the_same_at_every_scale_and_place():
     np.testing.assert_allclose(one.probabilities(points), other.probabilities(moved), atol=0.01)
 
 
-def test_more_strength_makes_it_more_certain():
+def test_more_strength_makes_it_more_certain() -> None:
     labels = ["a", "b", "c"] * 5
     points = clusters(labels)
     certainty = [fit_probe(points, labels, s).probabilities(points).max(axis=1).mean() for s in (0.001, 0.1, 10)]
@@ -53,7 +53,7 @@ def test_more_strength_makes_it_more_certain():
     assert certainty[0] < 0.5 < certainty[2]
 
 
-def test_several_labels_per_row_and_one_without_examples():
+def test_several_labels_per_row_and_one_without_examples() -> None:
     points = clusters(["x", "y", "z"] * 8)
     targets = np.array([[1, 0, 0, 1], [0, 1, 0, 1], [0, 0, 0, 0]] * 8, np.float32)
     linear = fit_linear(points, targets, multi_label=True, strength=10)
@@ -63,14 +63,14 @@ def test_several_labels_per_row_and_one_without_examples():
     assert (linear.weight.shape, linear.bias.shape) == ((4, 16), (4,))
 
 
-def test_a_class_without_examples_gets_zero_weights():
+def test_a_class_without_examples_gets_zero_weights() -> None:
     labels = ["a", "b"] * 5
     targets = np.array([[1, 0, 0], [0, 0, 1]] * 5, np.float32)
     linear = fit_linear(clusters(labels), targets, multi_label=False)
     assert not linear.weight[1].any() and linear.weight[0].any() and linear.weight[2].any()
 
 
-def test_two_examples_per_label_classify_obvious_texts():
+def test_two_examples_per_label_classify_obvious_texts() -> None:
     engine = Engine.load_embedder(EMBEDDED, device="cpu")
     examples = {
         "billing": ["I was charged twice for my order", "My invoice shows the wrong amount"],

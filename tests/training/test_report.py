@@ -37,7 +37,7 @@ def size_of(path: Path) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("lines", [["1,0.9,0.5,0.8,0.6"], [f"{n},{1 / n},0.5,," for n in range(1, 300)]])
-def test_curves_are_drawn(tmp_path: Path, lines: list[str]):
+def test_curves_are_drawn(tmp_path: Path, lines: list[str]) -> None:
     (tmp_path / "metrics.csv").write_text("\n".join([COLUMNS, *lines, "300,0.1,1,0.2,0.9"]) + "\n")
     draw_curves(tmp_path / "metrics.csv", tmp_path / "curves.png")
     assert min(size_of(tmp_path / "curves.png")) > 300
@@ -45,26 +45,26 @@ def test_curves_are_drawn(tmp_path: Path, lines: list[str]):
 
 @pytest.mark.parametrize("count", [2, 60])
 @pytest.mark.parametrize("multi_label", [False, True])
-def test_a_confusion_matrix_is_drawn(tmp_path: Path, count: int, multi_label: bool):
+def test_a_confusion_matrix_is_drawn(tmp_path: Path, count: int, multi_label: bool) -> None:
     matrix = np.random.default_rng(0).integers(0, 9, (count, count))
     matrix[0] = 0  # a label without rows
-    labels = [f"label_{n} $x^2$" for n in range(count)]
+    labels = [f"label_{n} $x^ {{$" for n in range(count)]  # not a formula, whatever Matplotlib thinks
     draw_confusion(matrix.tolist(), labels, tmp_path / "confusion.png", multi_label=multi_label)
     assert min(size_of(tmp_path / "confusion.png")) > 400
 
 
 @pytest.mark.parametrize("base", ["sentence-transformers/all-MiniLM-L6-v2", "folder/of/mine"])
-def test_the_card_is_one_the_hub_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: str):
+def test_the_card_is_one_the_hub_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: str) -> None:
     monkeypatch.chdir(tmp_path)
     Path("folder/of/mine").mkdir(parents=True)
     metrics = {"train": {"rows": 270}, "eval": FIGURES | {"accuracy": 0.5}, "test": FIGURES}
     settings = yaml.safe_dump({"epochs": 3, "lora": None})
     text = model_card(manifest(base_model=base), metrics, settings, {"/home/me/rows.jsonl": "abc123"})
     card = ModelCard(text)
-    assert card.data.base_model == (base if base.startswith("sentence") else None)
-    assert card.data.pipeline_tag == "text-classification"
-    assert card.data.eval_results
-    assert {r.metric_type: r.metric_value for r in card.data.eval_results} == {
+    data: Any = card.data
+    assert data.base_model == (base if base.startswith("sentence") else None)
+    assert data.pipeline_tag == "text-classification"
+    assert {r.metric_type: r.metric_value for r in data.eval_results} == {
         "accuracy": 0.9123,
         "f1_macro": 0.9,
         "f1_weighted": 0.89,
@@ -83,19 +83,25 @@ def test_the_card_is_one_the_hub_reads(tmp_path: Path, monkeypatch: pytest.Monke
     assert yaml.safe_load(card.text.split("```yaml\n")[1].split("```")[0]) == {"epochs": 3, "lora": None}
 
 
-def test_the_card_without_test_rows_shows_the_evaluation():
+def test_the_card_without_test_rows_shows_the_evaluation() -> None:
     metrics = {"train": {"rows": 270}, "eval": FIGURES}
     changes = {"problem_type": "multi_label_classification", "adapter": True}
     card = ModelCard(model_card(manifest(**changes), metrics, "epochs: 3\n", {}))
     assert "30 eval rows" in card.text and "any number of 3 labels" in card.text and "(LoRA adapter)" in card.text
 
 
-def test_tables_show_what_was_measured(capsys: pytest.CaptureFixture[str]):
+def test_tables_show_what_was_measured(capsys: pytest.CaptureFixture[str]) -> None:
     labels = [{"label": "a" * 60, "precision": 0.5, "recall": 1.0, "f1": 2 / 3, "support": 7}]
     show(metrics_table({"eval": FIGURES, "test": {"accuracy": 1.0, "auroc": 0.75}}), label_table(labels))
     out = capsys.readouterr().out
-    rows = {line.split("  ")[0].strip(): line.split()[-2:] for line in out.splitlines() if line.strip()}
+    rows = {line.strip().split("  ")[0]: line.split()[-2:] for line in out.splitlines() if line.strip()}
     assert rows["accuracy"] == ["0.9123", "1.0000"]
     assert rows["AUROC"][-1] == "0.7500"
     assert "exact match" not in out
     assert "a" * 60 in out and "0.667" in out
+
+
+@pytest.mark.parametrize("label", ["[/closed]", "[red]", ":smile:"])
+def test_labels_are_shown_as_they_are(capsys: pytest.CaptureFixture[str], label: str) -> None:
+    show(label_table([{"label": label, "precision": 0.5, "recall": 1.0, "f1": 0.5, "support": 7}]))
+    assert label in capsys.readouterr().out

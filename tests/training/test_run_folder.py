@@ -48,7 +48,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_new_folder_is_made_with_config_and_fingerprints(tmp_path: Path):
+def test_a_new_folder_is_made_with_config_and_fingerprints(tmp_path: Path) -> None:
     config = make_config(tmp_path)
     folder = claim(config)
     assert (folder.path / "config.yaml").read_text() == config.to_yaml()
@@ -57,19 +57,19 @@ def test_a_new_folder_is_made_with_config_and_fingerprints(tmp_path: Path):
     assert folder.newest_state() is None
 
 
-def test_an_empty_folder_may_be_there(tmp_path: Path):
+def test_an_empty_folder_may_be_there(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     claim(make_config(tmp_path))
 
 
-def test_the_same_config_goes_on_with_the_run(tmp_path: Path):
+def test_the_same_config_goes_on_with_the_run(tmp_path: Path) -> None:
     folder = claim(make_config(tmp_path))
     before = content(folder.path)
     claim(make_config(tmp_path))
     assert content(folder.path) == before
 
 
-def test_another_config_is_refused_and_the_field_named(tmp_path: Path):
+def test_another_config_is_refused_and_the_field_named(tmp_path: Path) -> None:
     folder = claim(make_config(tmp_path, epochs=3))
     before = content(folder.path)
     with pytest.raises(ConfigError, match=r"holds another run \(epochs: 3 there, 4 here\)"):
@@ -77,13 +77,13 @@ def test_another_config_is_refused_and_the_field_named(tmp_path: Path):
     assert content(folder.path) == before
 
 
-def test_a_run_folder_may_be_moved(tmp_path: Path):
+def test_a_run_folder_may_be_moved(tmp_path: Path) -> None:
     folder = claim(make_config(tmp_path))
     folder.path.rename(tmp_path / "moved")
     claim(make_config(tmp_path).model_copy(update={"output_dir": str(tmp_path / "moved")}))
 
 
-def test_a_folder_with_other_things_is_refused_untouched(tmp_path: Path):
+def test_a_folder_with_other_things_is_refused_untouched(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("years")
     with pytest.raises(ConfigError, match="not empty and not a run folder"):
@@ -91,7 +91,7 @@ def test_a_folder_with_other_things_is_refused_untouched(tmp_path: Path):
     assert content(tmp_path / "run") == {"thesis.tex": b"years"}
 
 
-def test_a_file_in_the_way_is_refused(tmp_path: Path):
+def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("mine")
     with pytest.raises(ConfigError, match="is a file; choose another"):
         claim(make_config(tmp_path))
@@ -101,7 +101,7 @@ def test_a_file_in_the_way_is_refused(tmp_path: Path):
 @pytest.mark.parametrize(
     "left", [[".lock"], [".lock", ".config.yaml.part"], [".lock", "config.yaml", ".run.json.part"]]
 )
-def test_a_run_killed_at_its_beginning_starts_again(tmp_path: Path, left: list[str]):
+def test_a_run_killed_at_its_beginning_starts_again(tmp_path: Path, left: list[str]) -> None:
     config = make_config(tmp_path)
     folder = claim(config).path
     for path in folder.iterdir():
@@ -116,7 +116,7 @@ def test_a_run_killed_at_its_beginning_starts_again(tmp_path: Path, left: list[s
 
 
 @pytest.mark.parametrize("field", ["train_file", "eval_file", "test_file"])
-def test_a_changed_input_file_is_refused(tmp_path: Path, field: str):
+def test_a_changed_input_file_is_refused(tmp_path: Path, field: str) -> None:
     other = tmp_path / "other.jsonl"
     other.write_text("one")
     config = make_config(tmp_path).model_copy(update={field: str(other)})
@@ -126,7 +126,7 @@ def test_a_changed_input_file_is_refused(tmp_path: Path, field: str):
         claim(config)
 
 
-def test_input_files_that_cannot_be_read_leave_no_folder(tmp_path: Path):
+def test_input_files_that_cannot_be_read_leave_no_folder(tmp_path: Path) -> None:
     config = make_config(tmp_path)
     for name, said in ((tmp_path / "missing.csv", "no such file"), (tmp_path, "this is a folder")):
         with pytest.raises(DataError, match=said) as caught:
@@ -135,7 +135,7 @@ def test_input_files_that_cannot_be_read_leave_no_folder(tmp_path: Path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_second_process_is_refused_until_the_first_ends(tmp_path: Path):
+def test_a_second_process_is_refused_until_the_first_ends(tmp_path: Path) -> None:
     config = make_config(tmp_path)
     stored = tmp_path / "stored.yaml"
     stored.write_text(config.to_yaml())
@@ -149,7 +149,7 @@ def test_a_second_process_is_refused_until_the_first_ends(tmp_path: Path):
     claim(config)
 
 
-def test_a_folder_is_free_again_after_an_error(tmp_path: Path):
+def test_a_folder_is_free_again_after_an_error(tmp_path: Path) -> None:
     config = make_config(tmp_path)
     folder = RunFolder(Path(config.output_dir))
     with pytest.raises(KeyError), folder.claim(config):
@@ -157,7 +157,7 @@ def test_a_folder_is_free_again_after_an_error(tmp_path: Path):
     claim(config)
 
 
-def test_a_run_is_finished_when_metrics_and_checkpoint_are_there(tmp_path: Path):
+def test_a_run_is_finished_when_metrics_and_checkpoint_are_there(tmp_path: Path) -> None:
     folder = claim(make_config(tmp_path))
     folder.checkpoint.mkdir()
     assert not folder.finished
@@ -170,7 +170,7 @@ def test_a_run_is_finished_when_metrics_and_checkpoint_are_there(tmp_path: Path)
     assert folder.finished
 
 
-def test_the_newest_state_is_kept_with_the_best_epoch_alone(tmp_path: Path):
+def test_the_newest_state_is_kept_with_the_best_epoch_alone(tmp_path: Path) -> None:
     folder = claim(make_config(tmp_path))
     for step, best in ((9, 0), (10, 1), (11, 1)):
         replace_folder(folder.state / f"best-{best}", lambda path: write_atomically(path / "weights", "w"))
@@ -180,7 +180,7 @@ def test_the_newest_state_is_kept_with_the_best_epoch_alone(tmp_path: Path):
     assert sorted(path.name for path in folder.state.iterdir()) == [".step-12.part", "best-1", "step-11"]
 
 
-def test_a_step_may_be_saved_twice(tmp_path: Path):
+def test_a_step_may_be_saved_twice(tmp_path: Path) -> None:
     folder = claim(make_config(tmp_path))
     folder.state.mkdir()
     save_state(folder, 9, 0, "within the epoch")
@@ -191,7 +191,22 @@ def test_a_step_may_be_saved_twice(tmp_path: Path):
     assert [path.name for path in folder.state.iterdir()] == ["step-10"]
 
 
-def test_a_folder_that_fails_to_fill_leaves_the_old_one(tmp_path: Path):
+def test_a_kill_while_old_states_go_leaves_the_newest_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(path: Path) -> None:
+        (path / "state").unlink()
+        raise KeyboardInterrupt
+
+    folder = claim(make_config(tmp_path))
+    folder.state.mkdir()
+    save_state(folder, 9, 0, "within the epoch")
+    monkeypatch.setattr("training.run_folder.shutil.rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_state(folder, 9, 0, "at its end")
+    newest = folder.newest_state()
+    assert newest and (newest / "state").read_text() == "at its end"
+
+
+def test_a_folder_that_fails_to_fill_leaves_the_old_one(tmp_path: Path) -> None:
     target = tmp_path / "best-0"
     replace_folder(target, lambda path: write_atomically(path / "weights", "old"))
 
@@ -206,7 +221,7 @@ def test_a_folder_that_fails_to_fill_leaves_the_old_one(tmp_path: Path):
     assert content(target) == {"other": b"new"}
 
 
-def test_fingerprints_follow_the_content(tmp_path: Path):
+def test_fingerprints_follow_the_content(tmp_path: Path) -> None:
     config = make_config(tmp_path)
     before = fingerprints(config)
     assert fingerprints(config) == before

@@ -35,7 +35,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 @given(ROWS | MULTI_ROWS, FRACTIONS, SEEDS)
 def test_each_row_is_on_one_side_in_file_order_and_copies_stay_together(
     rows: list[ClassifyRow], fraction: float, seed: int
-):
+) -> None:
     kept, taken = split_off(rows, fraction, seed)
     assert sorted(kept + taken, key=lambda row: row.line) == rows
     assert all([r.line for r in part] == sorted(r.line for r in part) for part in (kept, taken))
@@ -46,7 +46,7 @@ def test_each_row_is_on_one_side_in_file_order_and_copies_stay_together(
 
 @settings(deadline=None, derandomize=True)
 @given(ROWS, FRACTIONS, SEEDS)
-def test_a_label_with_two_texts_is_on_both_sides(rows: list[ClassifyRow], fraction: float, seed: int):
+def test_a_label_with_two_texts_is_on_both_sides(rows: list[ClassifyRow], fraction: float, seed: int) -> None:
     texts: defaultdict[str, set[str]] = defaultdict(set)
     for row in rows:
         texts[row.labels[0]].add(row.text)
@@ -57,7 +57,7 @@ def test_a_label_with_two_texts_is_on_both_sides(rows: list[ClassifyRow], fracti
 
 @settings(deadline=None, derandomize=True)
 @given(st.lists(st.integers(20, 80), min_size=1, max_size=8), st.floats(0.06, 0.6), SEEDS)
-def test_labels_are_split_within_one_row_of_the_fraction(sizes: list[int], fraction: float, seed: int):
+def test_labels_are_split_within_one_row_of_the_fraction(sizes: list[int], fraction: float, seed: int) -> None:
     _, taken = split_off(labelled(sizes), fraction, seed)
     counts = Counter(row.labels[0] for row in taken)
     assert all(abs(counts[f"label {k}"] - fraction * size) <= 1 for k, size in enumerate(sizes))
@@ -66,21 +66,23 @@ def test_labels_are_split_within_one_row_of_the_fraction(sizes: list[int], fract
 
 @settings(deadline=None, derandomize=True)
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=12), FRACTIONS, SEEDS)
-def test_the_whole_comes_out_at_the_fraction_but_for_one_row_per_label(sizes: list[int], fraction: float, seed: int):
+def test_the_whole_comes_out_at_the_fraction_but_for_one_row_per_label(
+    sizes: list[int], fraction: float, seed: int
+) -> None:
     _, taken = split_off(labelled(sizes), fraction, seed)
     assert abs(len(taken) - fraction * sum(sizes)) <= len(sizes) + 1
 
 
-def test_rare_labels_do_not_add_up_beyond_the_fraction():
+def test_rare_labels_do_not_add_up_beyond_the_fraction() -> None:
     _, taken = split_off(labelled([2, 3, 2, 3, 500]), 0.1, 0)
     assert len(taken) == 51
 
 
-def test_another_seed_draws_other_rows():
+def test_another_seed_draws_other_rows() -> None:
     assert split_off(labelled([50, 50]), 0.2, 1)[1] != split_off(labelled([50, 50]), 0.2, 2)[1]
 
 
-def test_a_multi_label_row_counts_for_its_rarest_label():
+def test_a_multi_label_row_counts_for_its_rarest_label() -> None:
     rows = make_rows([(f"{n}", ["common", "rare"] if n < 4 else ["common"]) for n in range(100)])
     kept, taken = split_off(rows, 0.1, 0)
     assert sum("rare" in row.labels for row in taken) >= 1
@@ -88,12 +90,12 @@ def test_a_multi_label_row_counts_for_its_rarest_label():
     assert len(taken) == 10
 
 
-def test_rows_without_labels_are_split_too():
+def test_rows_without_labels_are_split_too() -> None:
     kept, taken = split_off(make_rows([(f"{n}", []) for n in range(10)]), 0.3, 0)
     assert (len(kept), len(taken)) == (7, 3)
 
 
-def test_undersampling_leaves_each_label_as_many_rows_as_the_rarest():
+def test_undersampling_leaves_each_label_as_many_rows_as_the_rarest() -> None:
     rows = labelled([30, 4, 11])
     kept = undersample(rows, 0)
     assert Counter(row.labels[0] for row in kept) == {"label 0": 4, "label 1": 4, "label 2": 4}
@@ -103,5 +105,5 @@ def test_undersampling_leaves_each_label_as_many_rows_as_the_rarest():
 
 
 @pytest.mark.parametrize("sizes", [[5], [3, 3]])
-def test_balanced_rows_are_left_alone(sizes: list[int]):
+def test_balanced_rows_are_left_alone(sizes: list[int]) -> None:
     assert undersample(labelled(sizes), 0) == labelled(sizes)

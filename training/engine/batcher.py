@@ -112,6 +112,7 @@ class Batcher:
                     job.future.cancel()
                 self._turns.clear()
                 self._queues.clear()
+                self._queued_tokens = 0
             self._changed.notify()
         self._thread.join()
 
