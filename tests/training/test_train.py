@@ -117,7 +117,7 @@ def test_lora_keeps_the_adapter_alone(base: Path, tmp_path: Path, rows_file: Wri
     assert names == {"adapter_model.safetensors", "head.safetensors"}
     assert read_manifest(checkpoint).base_sha256
     losses = [float(row["train_loss"]) for row in csv.DictReader((tmp_path / "run" / "metrics.csv").open())]
-    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
     # and an adapter may be the base of a further run, adapter or full
     again = train(checkpoint, tmp_path / "on", rows_file(topic_rows(60), "on.jsonl"), "--lora.r", "2", "--epochs", "1")
     assert again == 0
