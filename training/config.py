@@ -101,7 +101,7 @@ class TrainConfig(BaseModel):
     metric: Auto | Literal["accuracy", "f1_macro", "f1_weighted", "loss"] = "auto"
     """What "best" means on the evaluation rows; auto: accuracy, or macro F1 when multi-label. Ties: lower loss."""
     early_stopping_patience: int | None = Field(default=3, ge=1)
-    """Stop after this many epochs without a better metric; null: never."""
+    """Stop after this many epochs without a better metric, or an equal one with a lower loss; null: never."""
     early_stopping_threshold: float = Field(default=0.0, ge=0)
     """How much better counts as better, for stopping."""
     save_seconds: float = Field(default=60.0, gt=0)

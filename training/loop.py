@@ -176,7 +176,9 @@ class Loop:
         progress = self.progress
         metric = -figures["loss"] if self.config.metric == "loss" else figures[self.config.metric]
         score = (metric, -figures["loss"])
-        progress.waited = 0 if metric > progress.best[0] + self.config.early_stopping_threshold else progress.waited + 1
+        # An equal metric with a lower loss is still progress: on few rows accuracy moves in large steps.
+        better = score > (progress.best[0] + self.config.early_stopping_threshold, progress.best[1])
+        progress.waited = 0 if better else progress.waited + 1
         if score > progress.best:
             progress.best, progress.best_epoch = score, epoch
             self._keep_best(folder, epoch)
