@@ -72,6 +72,8 @@ class TrainConfig(BaseModel):
     """Which token states the head sees; auto: what the base was made for."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout before the head."""
+    freeze_embeddings: Auto | bool = "auto"
+    """Leave the word embeddings as they are; auto: with fewer than 20,000 training rows, which touch few words."""
     lora: LoraSettings | None = None
     """Present: train an adapter; absent: train all weights."""
 

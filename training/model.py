@@ -98,6 +98,11 @@ def add_lora(backbone: Any, settings: LoraSettings) -> Any:
     )
 
 
+def freeze_embeddings(network: Network) -> None:
+    """Keep the word embeddings out of training: half of a small encoder's weights, and most of them never seen."""
+    network.backbone.get_input_embeddings().requires_grad_(False)
+
+
 def _is_linear(module: nn.Module) -> bool:
     # GPT-2 writes its linear layers as Conv1D, a transposed nn.Linear.
     return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"

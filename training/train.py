@@ -33,7 +33,7 @@ from training.evaluate import measure
 from training.events import append_event
 from training.loop import Loop
 from training.manifest import Manifest
-from training.model import build_network, choose_max_length
+from training.model import build_network, choose_max_length, freeze_embeddings
 from training.network import Network
 from training.probe import fit_linear
 from training.progress import Reporter
@@ -86,6 +86,8 @@ def train(config: TrainConfig, accelerator: Accelerator, folder: RunFolder) -> N
         max_length=choose_max_length(config, network.backbone, tokenizer),
         on_gpu=accelerator.device.type == "cuda",
     )
+    if config.freeze_embeddings:
+        freeze_embeddings(network)
     checkpoint = Checkpoint(network, tokenizer, describe(config, data, network))
     engine = Engine(checkpoint, accelerator.device)
     task = ClassifyTask(data.labels, data.multi_label, config.label_smoothing)
