@@ -11,6 +11,8 @@ as one line and exits with status 1, the server answers HTTP 400. Everything els
 its traceback.
 """
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -37,3 +39,12 @@ class ModelError(EncoreError):
 
 class TrainingError(EncoreError):
     """A run cannot start or go on."""
+
+
+@contextmanager
+def located(path: Path, line: int) -> Generator[None, None, None]:
+    """Add file and line to the errors of one row."""
+    try:
+        yield
+    except EncoreError as error:
+        raise DataError(str(error), path, line) from None

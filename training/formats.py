@@ -1,24 +1,31 @@
-"""The file formats of labelled data: their names, the options that override recognition, one record of a file.
+"""The file formats of labelled data and of rankings: names, options that override recognition, one record of a file.
 
 Column names are matched without regard to case, the first name of a list that is present wins.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from training.errors import DataError
 from training.text import listed
 
-FormatName = Literal["text-label", "prompt-completion", "chat", "rerank", "columns", "csv"]
+Task = Literal["classify", "rerank"]
+RerankFormat = Literal["rerank", "graded-pairs", "triplets", "candidates"]
+FormatName = Literal["text-label", "prompt-completion", "chat", RerankFormat, "columns", "csv"]
+RERANK_FORMATS: tuple[RerankFormat, ...] = get_args(RerankFormat)
 TEXT_COLUMNS = tuple("text prompt query sentence review content message utterance input body".split())
 LABEL_COLUMNS = tuple("label_text label target completion intent category class sentiment output".split())
-EXPECTED = (
-    "expected text and label, prompt and completion, messages, or query and relevant_passages; "
-    "name other columns with text_column and label_column"
-)
+EXPECTED: dict[Task, str] = {
+    "classify": "expected text and label, prompt and completion, messages, or query and relevant_passages; "
+    "name other columns with text_column and label_column",
+    "rerank": "expected query and relevant_passages; query, document and score; query, positive and negative; or qid, "
+    "query, docids and texts; name other columns of graded pairs with query_column, text_column and label_column",
+}
+ROWS: dict[Task, str] = {"classify": "rows with a text and a label", "rerank": "rows with a query and passages"}
+"""What a file of a task is expected to hold."""
 
 
 class DataOptions(BaseModel):
@@ -32,6 +39,8 @@ class DataOptions(BaseModel):
     """Column or JSON key of the text; in a table without a header its number, counted from 1."""
     label_column: str | None = None
     """Column or JSON key of the label; in a table without a header its number, counted from 1."""
+    query_column: str | None = None
+    """Rerank pairs: column or JSON key of the query; the text is then the passage and the label its grade."""
     delimiter: str | None = None
     """One character that separates the cells of a table, "tab" for the tabulator."""
     header: bool | None = None
@@ -73,17 +82,27 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class FileFormat:
-    """What a file was recognised as. For chat both fields are "messages"; for rerank query and relevant_passages."""
+    """What a file was recognised as."""
 
     name: FormatName
     container: Literal["jsonl", "json", "table"]
-    text_field: str
-    label_field: str
+    fields: tuple[str, ...]
+    """The keys of a row: text and label (for chat both are "messages"), or those of `RERANK_FIELDS` in that order."""
     line: int
     """Line of the record by which the shape was recognised."""
     table: Table | None = None
     notes: tuple[str, ...] = ()
     """What was assumed and how to override it, one sentence each."""
+
+    @property
+    def text_field(self) -> str:
+        """The key of the text, or of the query."""
+        return self.fields[0]
+
+    @property
+    def label_field(self) -> str:
+        """The key of the label."""
+        return self.fields[1]
 
 
 def pick_columns(names: Sequence[str], options: DataOptions) -> tuple[str | None, str | None]:
@@ -92,31 +111,72 @@ def pick_columns(names: Sequence[str], options: DataOptions) -> tuple[str | None
     Raises:
         DataError: a column that the options name is not there.
     """
-    folded = {name.strip().casefold(): name for name in reversed(names)}
-    wanted: dict[str, str | None] = {"text_column": options.text_column, "label_column": options.label_column}
-    for option, name in wanted.items():
-        if name is not None:
-            wanted[option] = name if name in names else folded.get(name.strip().casefold())
-            if wanted[option] is None:
-                raise DataError(f'{option} "{name}" is not in the file; found {listed(names)}')
-    text, label = wanted.values()
-    if text is not None and text == label:
-        raise DataError(f'text_column and label_column are both "{text}"; expected two columns')
+    folded = _folded(names)
+    text, label = _chosen(names, {"text_column": options.text_column, "label_column": options.label_column})
     label = label or next((folded[n] for n in LABEL_COLUMNS if n in folded and folded[n] != text), None)
     text = text or next((folded[n] for n in TEXT_COLUMNS if n in folded and folded[n] != label), None)
     return text, label
 
 
-def shape_of(keys: Sequence[str], options: DataOptions) -> tuple[FormatName, str, str] | None:
-    """Recognise the shape of a JSON object by its keys: the shape, the key of the text and that of the label."""
+def shape_of(keys: Sequence[str], options: DataOptions) -> tuple[FormatName, tuple[str, ...]] | None:
+    """Recognise the shape of a JSON object by its keys: the shape and `FileFormat.fields`."""
     text, label = pick_columns(keys, options)
     if options.text_column is None and options.label_column is None and options.format != "columns":
         for name, text_key, label_key in _FIXED_SHAPES:
             if text_key in keys and label_key in keys and options.format in (None, name):
-                return name, text_key, "label_text" if name == "text-label" and "label_text" in keys else label_key
-    return ("columns", text, label) if text and label and options.format in (None, "columns") else None
+                return name, (text_key, "label_text" if name == "text-label" and "label_text" in keys else label_key)
+    if text and label and options.format in (None, "columns"):
+        return "columns", (text, label)
+    return rerank_shape_of(keys, options)
 
 
+def rerank_shape_of(names: Sequence[str], options: DataOptions) -> tuple[RerankFormat, tuple[str, ...]] | None:
+    """Recognise a ranking by the keys of a JSON object or the columns of a table: its shape and `FileFormat.fields`.
+
+    Raises:
+        DataError: a column that the options name is not there.
+    """
+    folded = _folded(names)
+    wanted = {"query_column": options.query_column, "text_column": options.text_column}
+    chosen = _chosen(names, wanted | {"label_column": options.label_column})
+    for shape, roles in RERANK_FIELDS.items():
+        known = [next((folded[name] for name in role if name in folded), None) for role in roles]
+        if any(chosen):
+            known = (
+                [own or name for own, name in zip(chosen, known, strict=False)] if shape == "graded-pairs" else [None]
+            )
+        fields = tuple(name for name in known if name is not None)
+        if options.format in (None, "csv", shape) and len(set(fields)) == len(known):
+            return shape, fields
+    return None
+
+
+def _folded(names: Sequence[str]) -> dict[str, str]:
+    return {name.strip().casefold(): name for name in reversed(names)}
+
+
+def _chosen(names: Sequence[str], wanted: dict[str, str | None]) -> list[str | None]:
+    """Find the columns that options name; None where the option is not set."""
+    folded, found = _folded(names), dict[str, str]()
+    for option, name in wanted.items():
+        if name is None:
+            continue
+        column = name if name in names else folded.get(name.strip().casefold())
+        if column is None:
+            raise DataError(f'{option} "{name}" is not in the file; found {listed(names)}')
+        if twin := next((other for other, taken in found.items() if taken == column), None):
+            raise DataError(f'{twin} and {option} are both "{column}"; expected two columns')
+        found[option] = column
+    return [found.get(option) for option in wanted]
+
+
+RERANK_FIELDS: dict[RerankFormat, tuple[tuple[str, ...], ...]] = {
+    "rerank": (("query",), ("relevant_passages",)),
+    "candidates": (("query",), ("qid",), ("docids",), ("texts", "passages", "docs")),
+    "triplets": (("query", "anchor"), ("positive",)),
+    "graded-pairs": (("query",), ("document", "passage", "text"), ("score", "label", "grade", "relevance")),
+}
+"""The fields by which each shape is recognised and the names each may have; shapes and names in order of preference."""
 _FIXED_SHAPES: tuple[tuple[FormatName, str, str], ...] = (
     ("chat", "messages", "messages"),
     ("prompt-completion", "prompt", "completion"),

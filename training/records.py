@@ -14,8 +14,19 @@ from pathlib import Path
 from typing import Literal, NoReturn, cast
 
 from training.errors import DataError
-from training.formats import EXPECTED, DataOptions, FileFormat, Record, Table, shape_of
-from training.tables import sniff_table, split_rows
+from training.formats import (
+    EXPECTED,
+    ROWS,
+    DataOptions,
+    FileFormat,
+    FormatName,
+    Record,
+    Table,
+    Task,
+    rerank_shape_of,
+    shape_of,
+)
+from training.tables import sniff_rerank_table, sniff_table, split_rows
 from training.text import json_type, listed
 
 _SIGNATURES = {
@@ -32,20 +43,22 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 _ARRAY = re.compile(r"\[\s*(\{|\]\s*$|$)")
 
 
-def recognise(path: Path | str, options: DataOptions | None = None) -> FileFormat:
+def recognise(path: Path | str, options: DataOptions | None = None, task: Task = "classify") -> FileFormat:
     """Find out how a file is written, by its content; the ending of its name only breaks ties.
+
+    Keys such as query, text and label fit both tasks, hence `task`. For classify, a file that can only be a ranking
+    is recognised as one.
 
     Raises:
         DataError: the file cannot be opened, is empty, is not text, or has no known shape.
     """
     path, options = Path(path), options or DataOptions()
     _refuse_binary(path)
-    container = _container(path, options)
+    container = _container(path, options, task)
     try:
         if container == "table":
-            table, text, label, notes = sniff_table(partial(read_lines, path), options)
-            return FileFormat("csv", "table", text, label, 1, table, notes)
-        return _recognise_json(path, container, options)
+            return _recognise_table(path, options, task)
+        return _recognise_json(path, container, options, task)
     except DataError as error:
         if error.path:
             raise
@@ -90,10 +103,10 @@ def _refuse_binary(path: Path) -> None:
         raise DataError(f"the file is {kind}", path)
 
 
-def _container(path: Path, options: DataOptions) -> Literal["jsonl", "json", "table"]:
+def _container(path: Path, options: DataOptions, task: Task) -> Literal["jsonl", "json", "table"]:
     lines = [line.strip() for line in islice(filter(str.strip, read_lines(path)), 2)]
     if not lines:
-        raise DataError("the file is empty; expected rows with a text and a label", path)
+        raise DataError(f"the file is empty; expected {ROWS[task]}", path)
     if options.format == "csv":
         return "table"
     suffix = path.suffix.lower()
@@ -105,22 +118,40 @@ def _container(path: Path, options: DataOptions) -> Literal["jsonl", "json", "ta
     return "jsonl" if lines[0].startswith("{") and not tabular else "table"
 
 
-def _recognise_json(path: Path, container: Literal["jsonl", "json"], options: DataOptions) -> FileFormat:
+def _recognise_table(path: Path, options: DataOptions, task: Task) -> FileFormat:
+    if task == "classify":
+        table, text, label, notes = sniff_table(partial(read_lines, path), options)
+        return FileFormat("csv", "table", (text, label), 1, table, notes)
+    table, name, fields, notes = sniff_rerank_table(partial(read_lines, path), options)
+    notes += _column_notes(name, fields)
+    return FileFormat(name, "table", fields, 1, table, notes)
+
+
+def _recognise_json(path: Path, container: Literal["jsonl", "json"], options: DataOptions, task: Task) -> FileFormat:
     read = _read_array if container == "json" else _read_jsonl
     first = next((record for record in read(path) if not record.problem), None)
     if first is None:
-        broken = next(read(path), Record(1, {}, "no record found; expected objects with a text and a label"))
+        broken = next(read(path), Record(1, {}, f"no record found; expected {ROWS[task]}"))
         raise DataError(broken.problem, path, broken.line)
     keys = list(first.fields)
-    shape = shape_of(keys, options)
+    shape = shape_of(keys, options) if task == "classify" else rerank_shape_of(keys, options)
     if shape is None:
-        raise DataError(f"found the keys {listed(keys)}; {EXPECTED}", path, first.line)
-    name, text, label = shape
-    notes = ["The file is a JSON array; its objects are read as rows."] if container == "json" else []
-    if name == "columns" or label == "label_text":
-        chosen = f'"{listed([text])}" is the text and "{listed([label])}" the label'
-        notes.append(f"{chosen}; override with text_column and label_column.")
-    return FileFormat(name, container, text, label, first.line, notes=tuple(notes))
+        raise DataError(f"found the keys {listed(keys)}; {EXPECTED[task]}", path, first.line)
+    name, fields = shape
+    notes = ("The file is a JSON array; its objects are read as rows.",) if container == "json" else ()
+    notes += _column_notes(name, fields)
+    return FileFormat(name, container, fields, first.line, notes=notes)
+
+
+def _column_notes(name: FormatName, fields: tuple[str, ...]) -> tuple[str, ...]:
+    if name == "graded-pairs":
+        query, passage, grade = (f'"{listed([field])}"' for field in fields)
+        way_out = "override with query_column, text_column and label_column"
+        return (f"{query} is the query, {passage} the passage and {grade} its grade; {way_out}.",)
+    if name == "columns" or fields[1] == "label_text":
+        chosen = f'"{listed([fields[0]])}" is the text and "{listed([fields[1]])}" the label'
+        return (f"{chosen}; override with text_column and label_column.",)
+    return ()
 
 
 def _read_table(path: Path, table: Table) -> Iterator[Record]:

@@ -5,16 +5,14 @@ What a row looks like in a file is `formats`, `tables` and `records`; what becom
 
 import json
 import os
-import re
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from training.errors import DataError, EncoreError
-from training.formats import DataOptions, FileFormat, Record, shape_of
+from training.errors import DataError, located
+from training.formats import RERANK_FORMATS, DataOptions, FileFormat, Record, shape_of
 from training.records import read_records, recognise
 from training.text import (
     TextRules,
@@ -27,12 +25,11 @@ from training.text import (
     learn_separator,
     listed,
     message_text,
+    refuse_characters,
     system_text,
 )
 
 __all__ = ["ClassifyFile", "ClassifyRow", "DataOptions", "read_classify", "surface_forms", "write_rows"]
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +79,7 @@ def read_classify(
     rules: TextRules | None = None,
     multi_label: bool | None = None,
 ) -> ClassifyFile:
-    """Read a file of labelled texts, in any of the formats of `DataOptions.format` but rerank.
+    """Read a file of labelled texts, in any of the formats of `DataOptions.format` but those of rankings.
 
     Args:
         path: the file.
@@ -95,7 +92,7 @@ def read_classify(
     """
     path, options = Path(path), options or DataOptions()
     found = recognise(path, options)
-    if found.name == "rerank":
+    if found.name in RERANK_FORMATS:
         raise DataError("the rows are queries with passages; expected texts with labels", path, found.line)
     drafts = list(_read_drafts(path, found, options, rules or TextRules(), multi_label))
     used = [draft for draft in drafts if draft.used]
@@ -109,7 +106,7 @@ def read_classify(
     rules = rules or _learn(used, found)
     rows: list[ClassifyRow] = []
     for draft in used:
-        with _located(path, draft.line):
+        with located(path, draft.line):
             rows.append(_row(draft, rules))
     multi = any(draft.is_list for draft in used) if multi_label is None else multi_label
     return ClassifyFile(path, found.name, rows, multi, rules, tuple(notes))
@@ -138,22 +135,13 @@ def write_rows(path: Path | str, rows: Iterable[ClassifyRow], multi_label: bool)
     os.replace(partial, path)
 
 
-@contextmanager
-def _located(path: Path, line: int) -> Generator[None, None, None]:
-    """Add file and line to the errors of one row."""
-    try:
-        yield
-    except EncoreError as error:
-        raise DataError(str(error), path, line) from None
-
-
 def _read_drafts(
     path: Path, found: FileFormat, options: DataOptions, rules: TextRules, multi_label: bool | None
 ) -> Iterator[_Draft]:
     """Read and check the rows one by one, so that the first bad one is the one reported."""
     first: _Draft | None = None
     for record in read_records(path, found):
-        with _located(path, record.line):
+        with located(path, record.line):
             draft = _draft(record, found, options)
             first = first or draft
             if multi_label is False and draft.is_list:
@@ -228,12 +216,5 @@ def _row(draft: _Draft, rules: TextRules) -> ClassifyRow:
     if "" in surfaces:
         raise DataError("label is empty; remove the row or give it a label")
     for name, value in (("text", text), *(("label", surface) for surface in draft.surfaces)):
-        _refuse_characters(name, value)
+        refuse_characters(name, value)
     return ClassifyRow(text, tuple(surfaces), tuple(surfaces.values()), draft.line)
-
-
-def _refuse_characters(name: str, value: str) -> None:
-    if "\0" in value:
-        raise DataError(f"{name} holds a NUL character; remove it")
-    if not value.isascii() and _SURROGATE.search(value):
-        raise DataError(f"{name} holds half of a surrogate pair (\\ud800 to \\udfff); write the whole character")

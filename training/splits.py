@@ -1,9 +1,10 @@
-"""Rows into training, evaluation and test parts: stratified, seeded, copies of a text kept together."""
+"""Rows into training, evaluation and test parts: seeded, stratified by label, copies of a text or query together."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
+from training.rerank_rows import RerankRow
 from training.rows import ClassifyRow
 
 
@@ -39,15 +40,40 @@ def split_off(rows: Sequence[ClassifyRow], fraction: float, seed: int) -> tuple[
     rng = np.random.default_rng(seed)
     owed = 0.0  # rows that rounding in earlier strata left over, so that the whole comes out at `fraction`
     for name in sorted(strata, key=lambda key: (len(strata[key]), key)):
-        groups = [strata[name][int(i)] for i in rng.permutation(len(strata[name]))]
-        owed += fraction * sum(len(group) for group in groups)
-        for group in groups[:-1]:  # the last one stays, so that training knows the label
-            if group is not groups[0] and owed < len(group) / 2:
-                break
-            taken.update(group)
-            owed -= len(group)
+        owed = _draw(strata[name], fraction, owed, rng, taken)
     kept = [row for index, row in enumerate(rows) if index not in taken]
     return kept, [row for index, row in enumerate(rows) if index in taken]
+
+
+def split_queries(rows: Sequence[RerankRow], fraction: float, seed: int) -> tuple[list[RerankRow], list[RerankRow]]:
+    """Split off about `fraction` of the rows; rows with the same query, white space apart, go to the same side.
+
+    With two or more queries, both parts have one.
+
+    Returns:
+        The larger part and the part split off, each in file order.
+    """
+    by_query: dict[str, list[int]] = {}
+    for index, row in enumerate(rows):
+        by_query.setdefault(" ".join(row.query.split()), []).append(index)
+    taken: set[int] = set()
+    _draw(list(by_query.values()), fraction, 0.0, np.random.default_rng(seed), taken)
+    kept = [row for index, row in enumerate(rows) if index not in taken]
+    return kept, [row for index, row in enumerate(rows) if index in taken]
+
+
+def _draw(
+    groups: Sequence[list[int]], fraction: float, owed: float, rng: np.random.Generator, taken: set[int]
+) -> float:
+    """Add whole groups of rows to `taken`, at least one if there are two, never all; gives the rows still owed."""
+    order = [groups[int(i)] for i in rng.permutation(len(groups))]
+    owed += fraction * sum(map(len, order))
+    for group in order[:-1]:  # the last one stays, so that training knows the label
+        if group is not order[0] and owed < len(group) / 2:
+            break
+        taken.update(group)
+        owed -= len(group)
+    return owed
 
 
 def undersample(rows: Sequence[ClassifyRow], seed: int) -> list[ClassifyRow]:

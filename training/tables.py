@@ -1,4 +1,4 @@
-"""Delimited tables (CSV, TSV): how their lines become cells, and which columns hold the text and the label.
+"""Delimited tables (CSV, TSV): how their lines become cells, and which columns hold what a row is made of.
 
 Nothing here trusts the file's name. The delimiter is the one that gives most rows the same number of cells, quotes
 follow the CSV rules unless that loses rows, and a first row is a header unless it looks like the rows below it.
@@ -6,12 +6,12 @@ follow the CSV rules unless that loses rows, and a first row is a header unless 
 
 import csv
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Literal
 
 from training.errors import DataError
-from training.formats import DataOptions, Table, pick_columns
+from training.formats import ROWS, DataOptions, RerankFormat, Table, Task, pick_columns, rerank_shape_of
 from training.text import listed
 
 Lines = Callable[[], Iterator[str]]
@@ -47,24 +47,57 @@ def sniff_table(lines: Lines, options: DataOptions) -> tuple[Table, str, str, tu
     Raises:
         DataError: no delimiter fits, or the columns cannot be told apart.
     """
+    table, rows, notes = _sniff_layout(lines, options, "classify")
+    text, label = _choose_columns(table.columns, rows, options)
+    found = f'Column "{listed([text])}" is the text and "{listed([label])}" the label'
+    notes.append(f"{found}; override with text_column and label_column.")
+    return table, text, label, tuple(notes)
+
+
+def sniff_rerank_table(
+    lines: Lines, options: DataOptions
+) -> tuple[Table, RerankFormat, tuple[str, ...], tuple[str, ...]]:
+    """Find out how a table of pairs or triplets is written: the table, its shape, the fields of the shape, and notes.
+
+    Raises:
+        DataError: no delimiter fits, or the columns are not named as those of a ranking.
+    """
+    table, rows, notes = _sniff_layout(lines, options, "rerank")
+    shape = _rerank_columns(table.columns, options)
+    if shape is None:
+        first = listed(table.columns if table.header or not rows else rows[0])
+        raise DataError(
+            f"the first row is {first}; expected the columns query, document and score, or query, positive and "
+            "negative; name others with query_column, text_column and label_column"
+        )
+    return table, *shape, tuple(notes)
+
+
+def _rerank_columns(
+    columns: Sequence[str], options: DataOptions
+) -> tuple[Literal["graded-pairs", "triplets"], tuple[str, ...]] | None:
+    """Recognise a ranking by its columns; the other shapes hold lists, which cells cannot."""
+    shape = rerank_shape_of(columns, _numbers_to_names(columns, options))
+    return (shape[0], shape[1]) if shape and shape[0] in ("graded-pairs", "triplets") else None
+
+
+def _sniff_layout(lines: Lines, options: DataOptions, task: Task) -> tuple[Table, list[list[str]], list[str]]:
+    """Find out how a table is written: the table, the first of its data rows, and notes on what was assumed."""
     sample = list(islice(lines(), _SAMPLE))
-    delimiter, notes = _sniff_delimiter(sample, options)
+    delimiter, notes = _sniff_delimiter(sample, options, task)
     quotes = options.quotes or _sniff_quotes(lines, delimiter)
     if quotes == "data" and options.quotes is None:
         notes.append('Double quotes are read as part of the text; override with quotes: "csv".')
     rows = [cells for _, cells, problem in split_rows(sample, delimiter, quotes) if not problem]
     if not rows:
-        raise DataError("no row can be read as a table; expected rows such as: text,label")
+        raise DataError(f"no row can be read as a table; expected {ROWS[task]}")
     width = _usual_width(rows)
     rows = [cells for index, cells in enumerate(rows) if index == 0 or len(cells) == width]
-    header = _has_header(rows, options) if options.header is None else options.header
+    header = _has_header(rows, options, task) if options.header is None else options.header
     columns = _column_names(rows[0]) if header else tuple(str(number + 1) for number in range(width))
     if options.header is None:
         notes.append(_header_note(header, rows[0]))
-    text, label = _choose_columns(columns, rows[1:] if header else rows, options)
-    found = f'Column "{listed([text])}" is the text and "{listed([label])}" the label'
-    notes.append(f"{found}; override with text_column and label_column.")
-    return Table(delimiter, quotes, header, columns), text, label, tuple(notes)
+    return Table(delimiter, quotes, header, columns), rows[1:] if header else rows, notes
 
 
 def _explain(error: csv.Error) -> str:
@@ -80,27 +113,26 @@ def _usual_width(rows: list[list[str]]) -> int:
     return Counter(map(len, rows)).most_common(1)[0][0] if rows else 0
 
 
-def _sniff_delimiter(sample: list[str], options: DataOptions) -> tuple[str, list[str]]:
+def _sniff_delimiter(sample: list[str], options: DataOptions, task: Task) -> tuple[str, list[str]]:
     if options.delimiter:
         return options.delimiter, []
-    scores = {delimiter: _fit(sample, delimiter, options) for delimiter in DELIMITERS}
+    scores = {delimiter: _fit(sample, delimiter, options, task) for delimiter in DELIMITERS}
     best = max(scores, key=lambda delimiter: scores[delimiter])  # the first of equals
     if scores[best] == (False, 0.0):
         raise DataError(
-            'only one column found with any of tab, "|", ";" and ","; expected a text and a label on each row, '
-            "or set delimiter"
+            f'only one column found with any of tab, "|", ";" and ","; expected {ROWS[task]}, or set delimiter'
         )
     others = [_NAMES[d] for d in DELIMITERS if d != best and scores[d] == scores[best]]
     also = f"; {' or '.join(others)} would fit as well" if others else ""
     return best, [f"Cells are separated by {_NAMES[best]}{also}; override with delimiter."]
 
 
-def _fit(sample: list[str], delimiter: str, options: DataOptions) -> tuple[bool, float]:
-    """Rate a delimiter: whether the first row names both columns, then the share of rows of the usual width."""
+def _fit(sample: list[str], delimiter: str, options: DataOptions, task: Task) -> tuple[bool, float]:
+    """Rate a delimiter: whether the first row names the columns, then the share of rows of the usual width."""
     readings = [list(split_rows(sample, delimiter, quotes)) for quotes in ("csv", "data")]
     first = next((cells for _, cells, problem in readings[0] if not problem), list[str]())
     share = max(map(_regular_share, readings))
-    return share > 0 and _names_both(first, options), share
+    return share > 0 and _names_columns(first, options, task), share
 
 
 def _regular_share(rows: list[tuple[int, list[str], str]]) -> float:
@@ -109,12 +141,12 @@ def _regular_share(rows: list[tuple[int, list[str], str]]) -> float:
     return count / len(rows) if width > 1 else 0.0
 
 
-def _names_both(cells: list[str], options: DataOptions) -> bool:
+def _names_columns(cells: list[str], options: DataOptions, task: Task) -> bool:
     try:
-        text, label = pick_columns(cells, options)
+        found = pick_columns(cells, options) if task == "classify" else (_rerank_columns(cells, options),)
     except DataError:
         return False
-    return text is not None and label is not None
+    return None not in found
 
 
 def _sniff_quotes(lines: Lines, delimiter: str) -> Literal["csv", "data"]:
@@ -138,11 +170,13 @@ def _tally(lines: Iterable[str], delimiter: str, quotes: str) -> tuple[int, int]
     return widths.total(), widths.total() - usual
 
 
-def _has_header(rows: list[list[str]], options: DataOptions) -> bool:
+def _has_header(rows: list[list[str]], options: DataOptions, task: Task) -> bool:
     """Judge the first row: known column names, or short cells that do not recur where the cells below them do."""
     first, rest = rows[0], rows[1:]
-    named = {name.strip().casefold() for name in (options.text_column, options.label_column) if name}
-    if _names_both(first, DataOptions()) or named & {cell.strip().casefold() for cell in first if not _is_number(cell)}:
+    wanted = (options.query_column, options.text_column, options.label_column)
+    named = {name.strip().casefold() for name in wanted if name}
+    cells = {cell.strip().casefold() for cell in first if not _is_number(cell)}
+    if _names_columns(first, DataOptions(), task) or named & cells:
         return True
     columns = [Counter(cells) for cells in zip(*(row for row in rest if len(row) == len(first)), strict=True)]
     recurs = any(cell.strip() and cell in below for cell, below in zip(first, columns, strict=False))
@@ -189,13 +223,13 @@ def _choose_columns(columns: tuple[str, ...], rows: list[list[str]], options: Da
     return text, label
 
 
-def _numbers_to_names(columns: tuple[str, ...], options: DataOptions) -> DataOptions:
+def _numbers_to_names(columns: Sequence[str], options: DataOptions) -> DataOptions:
     def name(wanted: str | None) -> str | None:
         by_number = dict(zip(map(str, range(1, len(columns) + 1)), columns, strict=True))
         return wanted if wanted in columns or wanted is None else by_number.get(wanted, wanted)
 
-    columns_by_name = {"text_column": name(options.text_column), "label_column": name(options.label_column)}
-    return options.model_copy(update=columns_by_name)
+    wanted = ("query_column", "text_column", "label_column")
+    return options.model_copy(update={option: name(getattr(options, option)) for option in wanted})
 
 
 def _columns_by_shape(columns: tuple[str, ...], rows: list[list[str]]) -> tuple[str, str]:

@@ -8,6 +8,7 @@ the chat format of the fine-tuning reference).
 
 import json
 import math
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
@@ -24,6 +25,7 @@ STOP_WORDS = (" END", "\nEND", "[END]", "<END>", "[STOP]", "<STOP>", "<|endoftex
 END_MARKS = "#*=~-_|>.;@%^&"
 # A shared ending is searched for in this many last characters.
 _LONGEST_ENDING = 200
+_SURROGATE = re.compile("[\ud800-\udfff]")
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _SYSTEM_ROLES = ("system", "developer")
 
@@ -76,6 +78,18 @@ def listed(names: Sequence[str]) -> str:
     short = [name if len(name) <= 40 else f"{name[:39]}…" for name in names[:10]]
     shown = ", ".join(name if name.isprintable() else repr(name)[1:-1] for name in short)
     return f"{shown}, and {len(names) - 10} more" if len(names) > 10 else shown or "nothing"
+
+
+def refuse_characters(name: str, value: str) -> None:
+    """Refuse characters that neither a tokenizer nor a file takes; `name` is what the message calls the value.
+
+    Raises:
+        DataError: the value holds a NUL or half of a surrogate pair.
+    """
+    if "\0" in value:
+        raise DataError(f"{name} holds a NUL character; remove it")
+    if not value.isascii() and _SURROGATE.search(value):
+        raise DataError(f"{name} holds half of a surrogate pair (\\ud800 to \\udfff); write the whole character")
 
 
 def clean_text(text: str, rules: TextRules) -> str:

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from training.rerank_rows import RerankRow
 from training.rows import ClassifyRow
-from training.splits import split_off, undersample
+from training.splits import split_off, split_queries, undersample
 
 
 def make_rows(pairs: Sequence[tuple[str, Sequence[str]]]) -> list[ClassifyRow]:
@@ -107,3 +108,28 @@ def test_undersampling_leaves_each_label_as_many_rows_as_the_rarest() -> None:
 @pytest.mark.parametrize("sizes", [[5], [3, 3]])
 def test_balanced_rows_are_left_alone(sizes: list[int]) -> None:
     assert undersample(labelled(sizes), 0) == labelled(sizes)
+
+
+RANKINGS = st.lists(st.integers(0, 60), min_size=1, max_size=120).map(
+    lambda numbers: [RerankRow(f"query {n}", (f"text {line}",), (1.0,), line) for line, n in enumerate(numbers, 1)]
+)
+
+
+@settings(deadline=None, derandomize=True)
+@given(RANKINGS, FRACTIONS, SEEDS)
+def test_a_query_is_on_one_side(rows: list[RerankRow], fraction: float, seed: int) -> None:
+    kept, taken = split_queries(rows, fraction, seed)
+    assert sorted(kept + taken, key=lambda row: row.line) == rows
+    assert all([r.line for r in part] == sorted(r.line for r in part) for part in (kept, taken))
+    assert not {row.query for row in kept} & {row.query for row in taken}
+    assert kept
+    assert bool(taken) == (len({row.query for row in rows}) > 1)
+    assert (kept, taken) == split_queries(rows, fraction, seed)
+
+
+def test_queries_are_split_at_the_fraction_by_the_seed() -> None:
+    rows = [RerankRow(f"query {n}", ("a",), (1.0,), n + 1) for n in range(256)]
+    assert len(split_queries(rows, 0.1, 0)[1]) == 26
+    assert split_queries(rows, 0.1, 0)[1] != split_queries(rows, 0.1, 1)[1]
+    spaced = [RerankRow(query, ("a",), (1.0,), n) for n, query in enumerate(["a b", " a  b", "c"], 1)]
+    assert {len(part) for part in split_queries(spaced, 0.4, 0)} == {1, 2}
