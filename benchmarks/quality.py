@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from sklearn.model_selection import train_test_split
 
 HERE = Path(__file__).parent
@@ -65,18 +66,26 @@ def intents(data: Path, work: Path) -> Prepared:
     return Prepared(["--train_file", str(files[0])], files[1], {})
 
 
-def sms_spam(data: Path, work: Path) -> Prepared:
-    """Balanced by undersampling, then 70/10/20."""
-    rows: dict[str, list[dict[str, Any]]] = {"ham": [], "spam": []}
-    for line in (data / "sms_spam/SMSSpamCollection").open(encoding="utf-8"):
-        label, text = line.rstrip("\n").split("\t", 1)
-        rows[label].append({"text": text, "label": label})
-    ham, _ = train_test_split(rows["ham"], train_size=len(rows["spam"]), random_state=42)
-    both = ham + rows["spam"]
-    rest, test = train_test_split(both, test_size=0.2, random_state=42, stratify=[r["label"] for r in both])
-    train, valid = train_test_split(rest, test_size=0.125, random_state=42, stratify=[r["label"] for r in rest])
-    files = [write_jsonl(work / f"sms-{n}.jsonl", p) for n, p in (("train", train), ("valid", valid), ("test", test))]
+def sms_spam(data: Path, work: Path, seed: int = 123) -> Prepared:
+    """Balanced by undersampling, then 70/10/20, shuffled with the seed that the published exercise uses (123).
+
+    S. Raschka, "Build a Large Language Model (From Scratch)", chapter 6.
+    """
+    lines = (data / "sms_spam/SMSSpamCollection").read_text(encoding="utf-8").splitlines()
+    frame = pd.DataFrame([line.split("\t", 1) for line in lines], columns=["label", "text"])
+    spam = frame[frame.label == "spam"]
+    ham = frame[frame.label == "ham"].sample(len(spam), random_state=seed)
+    mixed = pd.concat([ham, spam]).sample(frac=1, random_state=seed)
+    rows = [{"text": text, "label": label} for label, text in zip(mixed.label, mixed.text, strict=True)]
+    train, valid = int(0.7 * len(rows)), int(0.8 * len(rows))
+    parts = (("train", rows[:train]), ("valid", rows[train:valid]), ("test", rows[valid:]))
+    files = [write_jsonl(work / f"sms-{seed}-{name}.jsonl", part) for name, part in parts]
     return Prepared(["--train_file", str(files[0]), "--eval_file", str(files[1])], files[2], {})
+
+
+def sms_spam_splits(data: Path, work: Path) -> Prepared:
+    """The same with another draw, to show how much the 300 test rows decide."""
+    return sms_spam(data, work, seed=42)
 
 
 def goemotions(data: Path, work: Path) -> Prepared:
@@ -85,7 +94,7 @@ def goemotions(data: Path, work: Path) -> Prepared:
 
 
 SETS: dict[str, Callable[[Path, Path], Prepared]] = {
-    f.__name__: f for f in (atis, sport, intents, sms_spam, goemotions)
+    f.__name__: f for f in (atis, sport, intents, sms_spam, sms_spam_splits, goemotions)
 }
 
 

@@ -77,6 +77,8 @@ class TrainConfig(BaseModel):
     lora: LoraSettings | None = None
     """Present: train an adapter; absent: train all weights."""
 
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the matrix products; auto: as `accelerate launch --mixed_precision` says, else bfloat16 where it is fast."""
     epochs: Auto | int = "auto"
     """Passes over the training rows."""
     batch_size: Auto | int = "auto"

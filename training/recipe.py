@@ -1,5 +1,10 @@
 """What `auto` means: the numbers used when the user names none, from the data and the model."""
 
+import os
+from typing import Literal
+
+import torch
+
 from training.config import TrainConfig
 
 _REFERENCE_HIDDEN = 384
@@ -36,6 +41,19 @@ def resolve(config: TrainConfig, *, rows: int, hidden: int, max_length: int, on_
     }
     numbers = {name: value for name, value in choices.items() if getattr(config, name) == "auto"}
     return config.model_copy(update=numbers | {"max_length": max_length})
+
+
+def mixed_precision(config: TrainConfig) -> Literal["no", "fp16", "bf16"]:
+    """Accelerate's name for the precision to train with; weights and optimiser stay in float32."""
+    if config.precision != "auto":
+        return {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}[config.precision]  # type: ignore[return-value]
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")  # how `accelerate launch` passes it on
+    if launched in ("fp16", "bf16"):
+        return launched
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+    able = torch.cpu.get_capabilities()
+    return "bf16" if able.get("amx_bf16") or able.get("avx512_bf16") else "no"
 
 
 def _epochs(rows: int) -> int:

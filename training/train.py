@@ -37,12 +37,13 @@ from training.model import build_network, choose_max_length, freeze_embeddings
 from training.network import Network
 from training.probe import fit_linear
 from training.progress import Reporter
-from training.recipe import resolve
+from training.recipe import mixed_precision, resolve
 from training.report import draw_confusion, draw_curves, metrics_table, model_card, show
 from training.run_folder import RunFolder, fingerprints, write_atomically
 
 log = logging.getLogger("training")
 
+_PRECISION = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _PROBE_ROWS = 4_000
 """Rows the first head is fitted on; more change it little."""
 _PROBE_STRENGTH = 0.01
@@ -58,7 +59,7 @@ def run(config: TrainConfig) -> Path:
     Raises:
         EncoreError: anything the user can mend; nothing stored before is harmed.
     """
-    accelerator = Accelerator()
+    accelerator = Accelerator(mixed_precision=mixed_precision(config))
     folder = RunFolder(Path(config.output_dir))
     with folder.claim(config) if accelerator.is_main_process else nullcontext():
         accelerator.wait_for_everyone()
@@ -80,7 +81,12 @@ def train(config: TrainConfig, accelerator: Accelerator, folder: RunFolder) -> N
     start = build_network(config, data.labels)
     network, tokenizer = start.network, start.tokenizer
     config = resolve(
-        config.model_copy(update={"problem": "multi_label" if data.multi_label else "single_label"}),
+        config.model_copy(
+            update={
+                "problem": "multi_label" if data.multi_label else "single_label",
+                "precision": _PRECISION[accelerator.mixed_precision],
+            }
+        ),
         rows=len(data.train),
         hidden=network.backbone.config.hidden_size,
         max_length=choose_max_length(config, network.backbone, tokenizer),
@@ -201,7 +207,7 @@ def summary(config: TrainConfig, data: ClassifyData, network: Network, train: Se
         f"{len(data.labels)} labels{' (multi-label)' if data.multi_label else ''}; "
         f"{trained / 1e6:.1f} M of {sum(p.numel() for p in network.parameters()) / 1e6:.1f} M weights trained; "
         f"{config.epochs} epochs, batch size {config.batch_size}, learning rate {config.learning_rate:.3g}, "
-        f"mean length {sum(len(e.item) for e in train) / len(train):.0f} tokens"
+        f"{config.precision}, mean length {sum(len(e.item) for e in train) / len(train):.0f} tokens"
     )
 
 
