@@ -139,6 +139,7 @@ def start_head(network: Network, engine: Engine, train: Sequence[Example], *, mu
 def describe(config: TrainConfig, data: ClassifyData, network: Network) -> Manifest:
     """The manifest of the checkpoint to be, before calibration; the config must be resolved."""
     assert isinstance(config.max_length, int)
+    base = resolve_base(config.base_model).absolute()
     return Manifest(
         problem_type="multi_label_classification" if data.multi_label else "single_label_classification",
         labels=data.labels,
@@ -146,8 +147,9 @@ def describe(config: TrainConfig, data: ClassifyData, network: Network) -> Manif
         rules=data.rules,
         max_length=config.max_length,
         pooling=network.pooling,
-        base_model=config.base_model,
-        base_sha256=hash_weights(resolve_base(config.base_model)) if config.lora else None,
+        # A folder is noted by its absolute path: the checkpoint will be loaded from elsewhere.
+        base_model=str(base) if Path(config.base_model).is_dir() else config.base_model,
+        base_sha256=hash_weights(base) if config.lora else None,
         adapter=config.lora is not None,
         created_at=datetime.now(UTC),
         versions={name: version(name) for name in ("torch", "transformers", "accelerate", "peft")},
