@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import get_scheduler
 
+from training.atomic import replace_folder
 from training.batches import Example, collate, epoch_batches, shares
 from training.calibration import Floats
 from training.config import TrainConfig
@@ -24,7 +25,7 @@ from training.errors import TrainingError
 from training.model import decay_groups
 from training.network import Network
 from training.progress import Reporter
-from training.run_folder import RunFolder, replace_folder
+from training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 

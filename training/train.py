@@ -22,6 +22,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
 
+from training.atomic import write_atomically
 from training.base import hash_weights, resolve_base
 from training.batches import Example
 from training.checkpoint import Checkpoint, save_checkpoint
@@ -39,7 +40,7 @@ from training.probe import fit_linear
 from training.progress import Reporter
 from training.recipe import mixed_precision, resolve
 from training.report import draw_confusion, draw_curves, metrics_table, model_card, show
-from training.run_folder import RunFolder, fingerprints, write_atomically
+from training.run_folder import RunFolder, fingerprints
 
 log = logging.getLogger("training")
 
