@@ -8,13 +8,13 @@ import torch
 from training.config import TrainConfig
 
 _REFERENCE_HIDDEN = 384
-_REFERENCE_RATE = 2e-5
+_REFERENCE_RATE = 1e-4
 
 
 def resolve(config: TrainConfig, *, rows: int, hidden: int, max_length: int, on_gpu: bool) -> TrainConfig:
     """Replace every `auto` by a number.
 
-    Measured on the embedded encoder (docs/quality.md): a rate of 2e-5 for its 384 hidden units; wider models
+    Measured on the embedded encoder (docs/quality.md): a rate of 1e-4 for its 384 hidden units; wider models
     take smaller steps, an adapter ten times larger ones. The head starts from a linear probe and needs no
     more than the rest. Small files get more passes, so that every run takes a few hundred optimiser steps.
 

@@ -101,6 +101,8 @@ def train(config: TrainConfig, accelerator: Accelerator, folder: RunFolder) -> N
     seen, held = (task.examples(rows, engine.encoder) for rows in (data.train, data.eval))
     if config.balance == "class_weights":
         seen = task.weighted(seen)
+    if config.conflicts == "soften" and not data.multi_label:
+        seen = task.softened(data.train, seen)
     log.info(summary(config, data, network, seen))
     if start.fresh_head and folder.newest_state() is None:
         start_head(network, engine, seen, multi_label=data.multi_label, seed=config.seed)

@@ -16,7 +16,18 @@ from training.train import main
 
 
 def train(base: Path, output: Path, file: Path, *flags: str) -> int:
-    fixed = ["--learning_rate", "0.003", "--head_learning_rate", "0.01", "--epochs", "6"]
+    fixed = [
+        "--learning_rate",
+        "0.003",
+        "--head_learning_rate",
+        "0.01",
+        "--epochs",
+        "6",
+        "--average_decay",
+        "0",
+        "--freeze_embeddings",
+        "false",
+    ]
     return main(["--base_model", str(base), "--train_file", str(file), "--output_dir", str(output), *fixed, *flags])
 
 
