@@ -57,7 +57,7 @@ def mixed_precision(config: TrainConfig) -> Literal["no", "fp16", "bf16"]:
 
 
 def _epochs(rows: int) -> int:
-    for limit, epochs in ((500, 10), (2_000, 6), (10_000, 5), (100_000, 3)):
+    for limit, epochs in ((500, 10), (2_000, 6), (100_000, 3)):
         if rows < limit:
             return epochs
     return 2
