@@ -21,6 +21,10 @@ from training.splits import split_off, undersample
 from training.text import TextRules
 
 
+_MOST_SHARED = 0.49
+"""Of a target that other labels may take; under a half, so that a row's own label stays the largest."""
+
+
 @dataclass(frozen=True)
 class ClassifyData:
     """The rows of a run and what was learned from reading them."""
@@ -130,8 +134,8 @@ class ClassifyTask:
         """Soften each row's target by the file's own disagreement about its label.
 
         Where the same text occurs under labels A and B, both are as good an answer. How often that happens to
-        A's texts, and with which B, is counted over the file; a row labelled A then gets up to half of its target
-        from those B, also where its own other label is not in the file. Without it, a network that has seen a
+        A's texts, and with which B, is counted over the file; a row labelled A then gives up to half of its target
+        to those B, also where its own other label is not in the file. Without it, a network that has seen a
         text under A is certain of A (label smoothing by a confusion matrix; cf. Patrini et al. 2017,
         arXiv:1609.03683). A file without contradictions is left as it is.
         """
@@ -145,7 +149,7 @@ class ClassifyTask:
                 texts[label] += 1
                 for other in labels - {label}:
                     others[label, other] += 1 / (len(labels) - 1)
-        shared = 0.5 * others / np.maximum(texts, 1)[:, None]
+        shared = _MOST_SHARED * others / np.maximum(texts, 1)[:, None]
         targets = shared + np.diag(1 - shared.sum(axis=1))
         return [replace(example, target=targets[int(example.target.argmax())]) for example in examples]
 
