@@ -20,7 +20,6 @@ from training.rows import ClassifyFile, ClassifyRow, read_classify, surface_form
 from training.splits import split_off, undersample
 from training.text import TextRules
 
-
 _MOST_SHARED = 0.49
 """Of a target that other labels may take; under a half, so that a row's own label stays the largest."""
 
