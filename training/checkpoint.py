@@ -1,9 +1,6 @@
 """Writer and reader of a checkpoint folder; `training.manifest` says what lies in it."""
 
 import json
-import os
-import shutil
-import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from training.atomic import replace_folder
 from training.base import default_pooling, hash_weights, load_backbone, load_tokenizer, longest_input, resolve_base
 from training.errors import ModelError
 from training.manifest import Manifest, is_checkpoint, read_manifest
@@ -37,19 +35,20 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, extra: dict[str, str] 
         checkpoint: network, tokenizer and manifest.
         extra: further text files by name, such as the model card.
     """
-    staged = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}")
-    staged.mkdir(parents=True)
-    network, manifest = checkpoint.network, checkpoint.manifest
-    backbone: Any = network.backbone
-    backbone.save_pretrained(staged)
-    if manifest.adapter:
-        backbone.get_base_model().config.save_pretrained(staged)
-    save_file({k: v.contiguous() for k, v in network.head.state_dict().items()}, staged / "head.safetensors")
-    checkpoint.tokenizer.save_pretrained(staged)
-    _describe(staged, manifest)
-    for name, text in (extra or {}).items():
-        (staged / name).write_text(text, encoding="utf-8")
-    swap_in(staged, folder)
+
+    def write(staged: Path) -> None:
+        network, manifest = checkpoint.network, checkpoint.manifest
+        backbone: Any = network.backbone
+        backbone.save_pretrained(staged)
+        if manifest.adapter:
+            backbone.get_base_model().config.save_pretrained(staged)
+        save_file({k: v.contiguous() for k, v in network.head.state_dict().items()}, staged / "head.safetensors")
+        checkpoint.tokenizer.save_pretrained(staged)
+        _describe(staged, manifest)
+        for name, text in (extra or {}).items():
+            (staged / name).write_text(text, encoding="utf-8")
+
+    replace_folder(folder, write)
 
 
 def _describe(folder: Path, manifest: Manifest) -> None:
@@ -61,21 +60,6 @@ def _describe(folder: Path, manifest: Manifest) -> None:
     config["problem_type"] = manifest.problem_type
     config["encore"] = manifest.model_dump(mode="json")
     path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def swap_in(staged: Path, folder: Path) -> None:
-    """Put a finished folder in its place by rename, after its bytes have reached the disk."""
-    for path in staged.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    if folder.exists():
-        old = folder.with_name(f".{folder.name}-old-{uuid.uuid4().hex[:8]}")
-        folder.rename(old)
-        staged.rename(folder)
-        shutil.rmtree(old)
-    else:
-        staged.rename(folder)
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:

@@ -20,6 +20,9 @@ from training.rows import ClassifyFile, ClassifyRow, read_classify, surface_form
 from training.splits import split_off, undersample
 from training.text import TextRules
 
+_MOST_SHARED = 0.49
+"""Of a target that other labels may take; under a half, so that a row's own label stays the largest."""
+
 
 @dataclass(frozen=True)
 class ClassifyData:
@@ -125,6 +128,29 @@ class ClassifyTask:
         counts = Counter(int(example.target.argmax()) for example in examples)
         share = len(examples) / len(counts)
         return [replace(e, weight=share / counts[int(e.target.argmax())]) for e in examples]
+
+    def softened(self, rows: Sequence[ClassifyRow], examples: list[Example]) -> list[Example]:
+        """Soften each row's target by the file's own disagreement about its label.
+
+        Where the same text occurs under labels A and B, both are as good an answer. How often that happens to
+        A's texts, and with which B, is counted over the file; a row labelled A then gives up to half of its target
+        to those B, also where its own other label is not in the file. Without it, a network that has seen a
+        text under A is certain of A (label smoothing by a confusion matrix; cf. Patrini et al. 2017,
+        arXiv:1609.03683). A file without contradictions is left as it is.
+        """
+        by_text: dict[str, set[int]] = {}
+        for row, example in zip(rows, examples, strict=True):
+            by_text.setdefault(row.text, set()).add(int(example.target.argmax()))
+        width = len(self.labels)
+        others, texts = np.zeros((width, width), np.float32), np.zeros(width, np.float32)
+        for labels in by_text.values():
+            for label in labels:
+                texts[label] += 1
+                for other in labels - {label}:
+                    others[label, other] += 1 / (len(labels) - 1)
+        shared = _MOST_SHARED * others / np.maximum(texts, 1)[:, None]
+        targets = shared + np.diag(1 - shared.sum(axis=1))
+        return [replace(example, target=targets[int(example.target.argmax())]) for example in examples]
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Loss of each row (n,): cross-entropy, or binary cross-entropy averaged over labels."""

@@ -65,6 +65,8 @@ class TrainConfig(BaseModel):
     """Whether a row has exactly one label; auto: as the training file has it."""
     balance: Literal["none", "undersample", "class_weights"] = "none"
     """Unequal labels: keep them, drop training rows down to the rarest label, or weigh the loss."""
+    conflicts: Literal["soften", "keep"] = "soften"
+    """Texts that occur under several labels: soften each label's target by how often the file contradicts it."""
 
     max_length: Auto | int = "auto"
     """Tokens a text may have, special tokens included; auto: 256, or what the base takes if that is less."""
@@ -77,6 +79,8 @@ class TrainConfig(BaseModel):
     lora: LoraSettings | None = None
     """Present: train an adapter; absent: train all weights."""
 
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the matrix products; auto: as `accelerate launch --mixed_precision` says, else bfloat16 where it is fast."""
     epochs: Auto | int = "auto"
     """Passes over the training rows."""
     batch_size: Auto | int = "auto"
@@ -97,6 +101,8 @@ class TrainConfig(BaseModel):
     """How the rate falls after warm-up."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are scaled down to this norm."""
+    average_decay: float = Field(default=0.99, ge=0, lt=1)
+    """Of the running average of the weights, which is evaluated and kept; 0: the weights of the last step."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Single-label: share of the target spread over all labels."""
 

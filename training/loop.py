@@ -16,6 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import get_scheduler
 
+from training.atomic import replace_folder
+from training.average import WeightAverage
 from training.batches import Example, collate, epoch_batches, shares
 from training.calibration import Floats
 from training.config import TrainConfig
@@ -24,7 +26,7 @@ from training.errors import TrainingError
 from training.model import decay_groups
 from training.network import Network
 from training.progress import Reporter
-from training.run_folder import RunFolder, replace_folder
+from training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -91,8 +93,8 @@ class Loop:
             max_tokens=cast(int, config.max_batch_tokens), max_waste=1.25 if on_cpu else 1e9, max_items=1_000_000
         )
         self._pad = int(engine.tokenizer.pad_token_id)
-        self.progress = Progress()
-        accelerator.register_for_checkpointing(self.progress)
+        self.progress, self.average = Progress(), WeightAverage(self._network(), config.average_decay)
+        accelerator.register_for_checkpointing(self.progress, self.average)
 
     def run(self, train: Sequence[Example], held: Sequence[Example], folder: RunFolder, reporter: Reporter) -> None:
         """Train until the epochs or the patience end, then put the best epoch's weights back.
@@ -164,11 +166,17 @@ class Loop:
         self.optimizer.step()
         self.scheduler.step()
         self.optimizer.zero_grad()
+        self.average.update()
         return seen
 
     def _finish_epoch(self, epoch: int, held: Sequence[Example], folder: RunFolder, reporter: Reporter) -> None:
         reporter.flush(self.accelerator)
-        figures = self.assess(held)
+        with self.average.applied():
+            self._judge(self.assess(held), epoch, folder, reporter)
+        self._save(folder, reporter)
+
+    def _judge(self, figures: dict[str, float], epoch: int, folder: RunFolder, reporter: Reporter) -> None:
+        """Keep the averaged weights if they are the best so far, and see whether to go on."""
         if not np.isfinite(figures["loss"]):
             raise TrainingError(
                 f"the evaluation loss is {figures['loss']} after epoch {epoch + 1}; lower learning_rate"
@@ -189,7 +197,6 @@ class Loop:
             progress.done = True
             log.info("no better %s for %d epochs: stopping early", self.config.metric, patience)
         reporter.evaluated(progress.step, progress.epoch, figures)
-        self._save(folder, reporter)
 
     def assess(self, held: Sequence[Example]) -> dict[str, float]:
         """Score rows with the network as it stands, each process its share, and measure them in every process."""

@@ -49,7 +49,7 @@ def fit_probe(embeddings: Floats, labels: Sequence[str], strength: float = 1.0) 
 
 
 def fit_linear(embeddings: Floats, targets: NDArray[np.float32], *, multi_label: bool, strength: float = 1.0) -> Linear:
-    """Fit a linear layer to 0/1 targets (n, labels): one softmax, or a sigmoid per label.
+    """Fit a linear layer to targets (n, labels): one softmax, of each row's largest target, or a sigmoid per label.
 
     The embeddings are centred and scaled by one number before fitting, so that `strength` means the same for
     every encoder, and the layer returned takes them as they were. A label without examples gets zero weights.
@@ -64,7 +64,7 @@ def fit_linear(embeddings: Floats, targets: NDArray[np.float32], *, multi_label:
             for k in range(targets.shape[1]):
                 _fit(features, targets[:, k] > 0.5, strength, weight[k : k + 1], bias[k : k + 1])
         else:
-            present = np.flatnonzero(targets.sum(axis=0) > 0)
+            present = np.unique(targets.argmax(axis=1))
             found_w, found_b = np.zeros((len(present), weight.shape[1])), np.zeros(len(present))
             _fit(features, targets.argmax(axis=1), strength, found_w, found_b)
             weight[present], bias[present] = found_w, found_b

@@ -11,9 +11,10 @@ from accelerate import Accelerator
 from accelerate.utils import tqdm
 from torch import Tensor
 
+from training.atomic import write_atomically
 from training.errors import TrainingError
 from training.events import append_event
-from training.run_folder import RunFolder, write_atomically
+from training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 

@@ -1,15 +1,20 @@
 """What `auto` means: the numbers used when the user names none, from the data and the model."""
 
+import os
+from typing import Literal
+
+import torch
+
 from training.config import TrainConfig
 
 _REFERENCE_HIDDEN = 384
-_REFERENCE_RATE = 2e-5
+_REFERENCE_RATE = 1e-4
 
 
 def resolve(config: TrainConfig, *, rows: int, hidden: int, max_length: int, on_gpu: bool) -> TrainConfig:
     """Replace every `auto` by a number.
 
-    Measured on the embedded encoder (docs/quality.md): a rate of 2e-5 for its 384 hidden units; wider models
+    Measured on the embedded encoder (docs/quality.md): a rate of 1e-4 for its 384 hidden units; wider models
     take smaller steps, an adapter ten times larger ones. The head starts from a linear probe and needs no
     more than the rest. Small files get more passes, so that every run takes a few hundred optimiser steps.
 
@@ -38,8 +43,21 @@ def resolve(config: TrainConfig, *, rows: int, hidden: int, max_length: int, on_
     return config.model_copy(update=numbers | {"max_length": max_length})
 
 
+def mixed_precision(config: TrainConfig) -> Literal["no", "fp16", "bf16"]:
+    """Accelerate's name for the precision to train with; weights and optimiser stay in float32."""
+    if config.precision != "auto":
+        return {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}[config.precision]  # type: ignore[return-value]
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")  # how `accelerate launch` passes it on
+    if launched in ("fp16", "bf16"):
+        return launched
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+    able = torch.cpu.get_capabilities()
+    return "bf16" if able.get("amx_bf16") or able.get("avx512_bf16") else "no"
+
+
 def _epochs(rows: int) -> int:
-    for limit, epochs in ((500, 10), (2_000, 6), (10_000, 5), (100_000, 3)):
+    for limit, epochs in ((500, 10), (2_000, 6), (100_000, 3)):
         if rows < limit:
             return epochs
     return 2

@@ -9,13 +9,13 @@ metrics.json     every figure                   *.png         curves and confusi
 import fcntl
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from training.atomic import write_atomically
 from training.config import TrainConfig, load_config
 from training.errors import ConfigError, DataError, TrainingError
 
@@ -99,27 +99,6 @@ class RunFolder:
     def clean(self) -> None:
         """Remove what only resuming needs."""
         shutil.rmtree(self.state, ignore_errors=True)
-
-
-def replace_folder(target: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a new folder beside `target` and rename it there; half-written ones are never seen."""
-    staged = target.with_name(f".{target.name}.part")
-    shutil.rmtree(staged, ignore_errors=True)
-    staged.mkdir(parents=True)
-    write(staged)
-    if target.exists():
-        shutil.rmtree(target)
-    staged.rename(target)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a small file so that readers see the old content or the new, whole."""
-    staged = path.with_name(f".{path.name}.part")
-    with staged.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    staged.rename(path)
 
 
 def _check_unchanged(now: dict[str, str], before: dict[str, str]) -> None:

@@ -22,6 +22,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
 
+from training.atomic import write_atomically
 from training.base import hash_weights, resolve_base
 from training.batches import Example
 from training.checkpoint import Checkpoint, save_checkpoint
@@ -37,12 +38,13 @@ from training.model import build_network, choose_max_length, freeze_embeddings
 from training.network import Network
 from training.probe import fit_linear
 from training.progress import Reporter
-from training.recipe import resolve
+from training.recipe import mixed_precision, resolve
 from training.report import draw_confusion, draw_curves, metrics_table, model_card, show
-from training.run_folder import RunFolder, fingerprints, write_atomically
+from training.run_folder import RunFolder, fingerprints
 
 log = logging.getLogger("training")
 
+_PRECISION = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _PROBE_ROWS = 4_000
 """Rows the first head is fitted on; more change it little."""
 _PROBE_STRENGTH = 0.01
@@ -58,7 +60,7 @@ def run(config: TrainConfig) -> Path:
     Raises:
         EncoreError: anything the user can mend; nothing stored before is harmed.
     """
-    accelerator = Accelerator()
+    accelerator = Accelerator(mixed_precision=mixed_precision(config))
     folder = RunFolder(Path(config.output_dir))
     with folder.claim(config) if accelerator.is_main_process else nullcontext():
         accelerator.wait_for_everyone()
@@ -80,7 +82,12 @@ def train(config: TrainConfig, accelerator: Accelerator, folder: RunFolder) -> N
     start = build_network(config, data.labels)
     network, tokenizer = start.network, start.tokenizer
     config = resolve(
-        config.model_copy(update={"problem": "multi_label" if data.multi_label else "single_label"}),
+        config.model_copy(
+            update={
+                "problem": "multi_label" if data.multi_label else "single_label",
+                "precision": _PRECISION[accelerator.mixed_precision],
+            }
+        ),
         rows=len(data.train),
         hidden=network.backbone.config.hidden_size,
         max_length=choose_max_length(config, network.backbone, tokenizer),
@@ -94,6 +101,8 @@ def train(config: TrainConfig, accelerator: Accelerator, folder: RunFolder) -> N
     seen, held = (task.examples(rows, engine.encoder) for rows in (data.train, data.eval))
     if config.balance == "class_weights":
         seen = task.weighted(seen)
+    if config.conflicts == "soften" and not data.multi_label:
+        seen = task.softened(data.train, seen)
     log.info(summary(config, data, network, seen))
     if start.fresh_head and folder.newest_state() is None:
         start_head(network, engine, seen, multi_label=data.multi_label, seed=config.seed)
@@ -133,6 +142,7 @@ def start_head(network: Network, engine: Engine, train: Sequence[Example], *, mu
 def describe(config: TrainConfig, data: ClassifyData, network: Network) -> Manifest:
     """The manifest of the checkpoint to be, before calibration; the config must be resolved."""
     assert isinstance(config.max_length, int)
+    base = resolve_base(config.base_model).absolute()
     return Manifest(
         problem_type="multi_label_classification" if data.multi_label else "single_label_classification",
         labels=data.labels,
@@ -140,8 +150,9 @@ def describe(config: TrainConfig, data: ClassifyData, network: Network) -> Manif
         rules=data.rules,
         max_length=config.max_length,
         pooling=network.pooling,
-        base_model=config.base_model,
-        base_sha256=hash_weights(resolve_base(config.base_model)) if config.lora else None,
+        # A folder is noted by its absolute path: the checkpoint will be loaded from elsewhere.
+        base_model=str(base) if Path(config.base_model).is_dir() else config.base_model,
+        base_sha256=hash_weights(base) if config.lora else None,
         adapter=config.lora is not None,
         created_at=datetime.now(UTC),
         versions={name: version(name) for name in ("torch", "transformers", "accelerate", "peft")},
@@ -201,7 +212,7 @@ def summary(config: TrainConfig, data: ClassifyData, network: Network, train: Se
         f"{len(data.labels)} labels{' (multi-label)' if data.multi_label else ''}; "
         f"{trained / 1e6:.1f} M of {sum(p.numel() for p in network.parameters()) / 1e6:.1f} M weights trained; "
         f"{config.epochs} epochs, batch size {config.batch_size}, learning rate {config.learning_rate:.3g}, "
-        f"mean length {sum(len(e.item) for e in train) / len(train):.0f} tokens"
+        f"{config.precision}, mean length {sum(len(e.item) for e in train) / len(train):.0f} tokens"
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from tests.tiny import make_base
 
@@ -24,6 +25,12 @@ WriteRows = Callable[..., Path]
 def one_thread() -> None:
     """Tiny models are slower on several threads than on one."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def new_run() -> None:
+    """Accelerate keeps its state for a process; here a process sees many runs, of different precision."""
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="session")

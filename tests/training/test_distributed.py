@@ -31,6 +31,7 @@ def test_two_processes_give_the_losses_of_one(base: Path, tmp_path: Path, rows_f
         ]
         command += ["--main_process_port", "0", "-m", "training.train", "--base_model", str(base)]
         command += ["--train_file", str(file), "--output_dir", str(tmp_path / name), "--dropout", "0"]
+        command += ["--precision", "float32"]
         command += ["--epochs", "2", "--batch_size", "11", "--learning_rate", "0.001", "--max_batch_tokens", tokens]
         done = subprocess.run(
             command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False

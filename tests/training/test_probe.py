@@ -82,3 +82,14 @@ def test_two_examples_per_label_classify_obvious_texts() -> None:
     asked = ["please refund the double payment", "my package has not arrived", "I cannot log in to my account"]
     found = probe.probabilities(engine.score(engine.encode(asked)))
     assert [probe.labels[k] for k in found.argmax(axis=1)] == ["billing", "shipping", "account"]
+
+
+def test_softened_targets_count_by_their_largest_label() -> None:
+    """A label that only ever takes a share of others' targets has no rows of its own."""
+    rng = np.random.default_rng(0)
+    embeddings = rng.normal(size=(40, 4)).astype(np.float32)
+    targets = np.zeros((40, 3), np.float32)
+    targets[:20, 0], targets[20:, 1], targets[:, 2] = 0.7, 0.7, 0.3
+    found = fit_linear(embeddings, targets, multi_label=False)
+    assert not found.weight[2].any()
+    assert found.weight[:2].any()

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from training.atomic import replace_folder, write_atomically
 from training.config import TrainConfig
 from training.errors import ConfigError, DataError, TrainingError
-from training.run_folder import RunFolder, fingerprints, replace_folder, write_atomically
+from training.run_folder import RunFolder, fingerprints
 
 ROOT = Path(__file__).parents[2]
 HOLD = """

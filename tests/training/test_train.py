@@ -16,7 +16,18 @@ from training.train import main
 
 
 def train(base: Path, output: Path, file: Path, *flags: str) -> int:
-    fixed = ["--learning_rate", "0.003", "--head_learning_rate", "0.01", "--epochs", "6"]
+    fixed = [
+        "--learning_rate",
+        "0.003",
+        "--head_learning_rate",
+        "0.01",
+        "--epochs",
+        "6",
+        "--average_decay",
+        "0",
+        "--freeze_embeddings",
+        "false",
+    ]
     return main(["--base_model", str(base), "--train_file", str(file), "--output_dir", str(output), *fixed, *flags])
 
 
@@ -173,7 +184,7 @@ def test_accumulated_passes_give_the_same_run(base: Path, tmp_path: Path, rows_f
     file = rows_file(topic_rows(60))
     losses = []
     for name, tokens in (("whole", "100000"), ("parts", "24")):
-        flags = ("--dropout", "0", "--epochs", "2", "--max_batch_tokens", tokens)
+        flags = ("--dropout", "0", "--precision", "float32", "--epochs", "2", "--max_batch_tokens", tokens)
         assert train(base, tmp_path / name, file, *flags) == 0
         losses.append([float(row["train_loss"]) for row in csv.DictReader((tmp_path / name / "metrics.csv").open())])
     assert losses[0] == pytest.approx(losses[1], abs=2e-4)

@@ -1,0 +1,36 @@
+"""Files and folders that appear whole or not at all, whenever the process is killed."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a small file so that readers see the old content or the new, whole."""
+    staged = path.with_name(f".{path.name}.part")
+    with staged.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    staged.rename(path)
+
+
+def replace_folder(target: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a new folder and put it in the place of `target` once its bytes have reached the disk.
+
+    One writer at a time: what an earlier one left behind half-written is cleared away.
+    """
+    staged, old = target.with_name(f".{target.name}.part"), target.with_name(f".{target.name}.old")
+    for left in (staged, old):
+        shutil.rmtree(left, ignore_errors=True)
+    staged.mkdir(parents=True)
+    write(staged)
+    for path in staged.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    if target.exists():
+        target.rename(old)
+    staged.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
