@@ -59,11 +59,13 @@ def sniff_table(lines: Lines, options: DataOptions) -> tuple[Table, str, str, tu
     rows = [cells for index, cells in enumerate(rows) if index == 0 or len(cells) == width]
     header = _has_header(rows, options) if options.header is None else options.header
     columns = _column_names(rows[0]) if header else tuple(str(number + 1) for number in range(width))
-    if options.header is None:
-        notes.append(_header_note(header, rows[0]))
     text, label = _choose_columns(columns, rows[1:] if header else rows, options)
-    found = f'Column "{listed([text])}" is the text and "{listed([label])}" the label'
-    notes.append(f"{found}; override with text_column and label_column.")
+    plain = header and (text, label) == ("text", "label")
+    if options.header is None and not plain:
+        notes.append(_header_note(header, rows[0]))
+    if not plain:
+        found = f'Column "{listed([text])}" is the text and "{listed([label])}" the label'
+        notes.append(f"{found}; override with text_column and label_column.")
     return Table(delimiter, quotes, header, columns), text, label, tuple(notes)
 
 
@@ -91,6 +93,8 @@ def _sniff_delimiter(sample: list[str], options: DataOptions) -> tuple[str, list
             "or set delimiter"
         )
     others = [_NAMES[d] for d in DELIMITERS if d != best and scores[d] == scores[best]]
+    if best == "," and not others:
+        return best, []  # what everyone expects of a CSV goes without saying
     also = f"; {' or '.join(others)} would fit as well" if others else ""
     return best, [f"Cells are separated by {_NAMES[best]}{also}; override with delimiter."]
 
