@@ -107,11 +107,12 @@ class TrainConfig(BaseModel):
     """Single-label: share of the target spread over all labels."""
 
     metric: Auto | Literal["accuracy", "f1_macro", "f1_weighted", "loss"] = "auto"
-    """What "best" means on the evaluation rows; auto: accuracy, or macro F1 when multi-label. Ties: lower loss."""
+    """What "best" means on the evaluation rows; auto: accuracy, or macro F1 when multi-label. Of the epochs within a
+    standard error of the best one the last is kept."""
     early_stopping_patience: int | None = Field(default=3, ge=1)
-    """Stop after this many epochs without a better metric, or an equal one with a lower loss; null: never."""
+    """Stop after this many epochs that are worse than the best; null: never."""
     early_stopping_threshold: float = Field(default=0.0, ge=0)
-    """How much better counts as better, for stopping."""
+    """Count an epoch as worse unless it is better than the best by this much; 0: unless it is as good."""
     save_seconds: float = Field(default=60.0, gt=0)
     """Time between saved states within an epoch; an epoch's end is always saved."""
     seed: int = Field(default=42, ge=0, le=2**32 - 1)

@@ -54,8 +54,9 @@ class Progress:
     step: int = 0
     epoch: int = 0
     best: tuple[float, float] = (-np.inf, -np.inf)
-    """The metric to choose by, and minus the loss, of the best epoch."""
+    """The metric to choose by, and minus the loss, of the best epoch so far."""
     best_epoch: int = -1
+    """Whose weights are kept: the last of those that cannot be told from the best."""
     waited: int = 0
     """Epochs since `best` was last beaten by the threshold."""
     done: bool = False
@@ -172,11 +173,11 @@ class Loop:
     def _finish_epoch(self, epoch: int, held: Sequence[Example], folder: RunFolder, reporter: Reporter) -> None:
         reporter.flush(self.accelerator)
         with self.average.applied():
-            self._judge(self.assess(held), epoch, folder, reporter)
+            self._judge(self.assess(held), len(held), epoch, folder, reporter)
         self._save(folder, reporter)
 
-    def _judge(self, figures: dict[str, float], epoch: int, folder: RunFolder, reporter: Reporter) -> None:
-        """Keep the averaged weights if they are the best so far, and see whether to go on."""
+    def _judge(self, figures: dict[str, float], rows: int, epoch: int, folder: RunFolder, reporter: Reporter) -> None:
+        """Keep the averaged weights if none were better so far, and see whether to go on."""
         if not np.isfinite(figures["loss"]):
             raise TrainingError(
                 f"the evaluation loss is {figures['loss']} after epoch {epoch + 1}; lower learning_rate"
@@ -184,11 +185,15 @@ class Loop:
         progress = self.progress
         metric = -figures["loss"] if self.config.metric == "loss" else figures[self.config.metric]
         score = (metric, -figures["loss"])
-        # An equal metric with a lower loss is still progress: on few rows accuracy moves in large steps.
-        better = score > (progress.best[0] + self.config.early_stopping_threshold, progress.best[1])
+        # On few evaluation rows the best epoch is mostly luck: of those that cannot be told from it, the last one
+        # is kept, which has seen more of the schedule.
+        kept = score > progress.best or metric >= progress.best[0] - self._standard_error(progress.best[0], rows)
+        threshold = self.config.early_stopping_threshold
+        better = score > (progress.best[0] + threshold, progress.best[1]) or (kept and not threshold)
         progress.waited = 0 if better else progress.waited + 1
-        if score > progress.best:
-            progress.best, progress.best_epoch = score, epoch
+        progress.best = max(progress.best, score)
+        if kept:
+            progress.best_epoch = epoch
             self._keep_best(folder, epoch)
         progress.epoch = epoch + 1
         progress.history.append({"epoch": float(epoch + 1), "step": float(progress.step), **figures})
@@ -197,6 +202,10 @@ class Loop:
             progress.done = True
             log.info("no better %s for %d epochs: stopping early", self.config.metric, patience)
         reporter.evaluated(progress.step, progress.epoch, figures)
+
+    def _standard_error(self, share: float, rows: int) -> float:
+        """How far a share measured on `rows` rows lies from the truth; the loss is not a share."""
+        return 0.0 if self.config.metric == "loss" else float(np.sqrt(max(share * (1 - share), 0) / rows))
 
     def assess(self, held: Sequence[Example]) -> dict[str, float]:
         """Score rows with the network as it stands, each process its share, and measure them in every process."""

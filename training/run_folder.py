@@ -19,6 +19,9 @@ from training.atomic import write_atomically
 from training.config import TrainConfig, load_config
 from training.errors import ConfigError, DataError, TrainingError
 
+_BEGINNINGS = {".lock", ".config.yaml.part", "config.yaml", ".run.json.part", "run.json"}
+"""What a run leaves that failed, or was killed, before it saved anything: no reason to refuse a mended command."""
+
 
 class RunFolder:
     """Paths of a run and the rules for taking, resuming and finishing it."""
@@ -48,7 +51,7 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         with self._locked():
             record = self.path / "run.json"
-            if record.exists():
+            if record.exists() and not {entry.name for entry in self.path.iterdir()} <= _BEGINNINGS:
                 _check_unchanged(prints["files"], json.loads(record.read_text())["files"])
             else:
                 write_atomically(self.path / "config.yaml", config.to_yaml())
@@ -58,8 +61,7 @@ class RunFolder:
     def _check_owner(self, config: TrainConfig) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"output_dir {self.path} is a file; choose another")
-        # A run killed at its very beginning leaves these two and no more.
-        if not self.path.is_dir() or {entry.name for entry in self.path.iterdir()} <= {".lock", ".config.yaml.part"}:
+        if not self.path.is_dir() or {entry.name for entry in self.path.iterdir()} <= _BEGINNINGS:
             return
         settings = self.path / "config.yaml"
         if not settings.is_file():

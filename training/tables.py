@@ -49,8 +49,10 @@ def sniff_table(lines: Lines, options: DataOptions) -> tuple[Table, str, str, tu
     """
     table, rows, notes = _sniff_layout(lines, options, "classify")
     text, label = _choose_columns(table.columns, rows, options)
-    found = f'Column "{listed([text])}" is the text and "{listed([label])}" the label'
-    notes.append(f"{found}; override with text_column and label_column.")
+    if not table.header or (text, label) != ("text", "label"):  # those go without saying
+        notes += _header_notes(table, options)
+        found = f'Column "{listed([text])}" is the text and "{listed([label])}" the label'
+        notes.append(f"{found}; override with text_column and label_column.")
     return table, text, label, tuple(notes)
 
 
@@ -70,7 +72,7 @@ def sniff_rerank_table(
             f"the first row is {first}; expected the columns query, document and score, or query, positive and "
             "negative; name others with query_column, text_column and label_column"
         )
-    return table, *shape, tuple(notes)
+    return table, *shape, (*notes, *_header_notes(table, options))
 
 
 def _rerank_columns(
@@ -95,8 +97,6 @@ def _sniff_layout(lines: Lines, options: DataOptions, task: Task) -> tuple[Table
     rows = [cells for index, cells in enumerate(rows) if index == 0 or len(cells) == width]
     header = _has_header(rows, options, task) if options.header is None else options.header
     columns = _column_names(rows[0]) if header else tuple(str(number + 1) for number in range(width))
-    if options.header is None:
-        notes.append(_header_note(header, rows[0]))
     return Table(delimiter, quotes, header, columns), rows[1:] if header else rows, notes
 
 
@@ -123,6 +123,8 @@ def _sniff_delimiter(sample: list[str], options: DataOptions, task: Task) -> tup
             f'only one column found with any of tab, "|", ";" and ","; expected {ROWS[task]}, or set delimiter'
         )
     others = [_NAMES[d] for d in DELIMITERS if d != best and scores[d] == scores[best]]
+    if best == "," and not others:
+        return best, []  # what everyone expects of a CSV goes without saying
     also = f"; {' or '.join(others)} would fit as well" if others else ""
     return best, [f"Cells are separated by {_NAMES[best]}{also}; override with delimiter."]
 
@@ -194,11 +196,12 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _header_note(header: bool, first: list[str]) -> str:
-    found = listed([cell.strip() for cell in first])
-    if header:
-        return f"The first row ({found}) is read as column names; override with header: false."
-    return "The first row is read as data, columns are numbered from 1; override with header: true."
+def _header_notes(table: Table, options: DataOptions) -> list[str]:
+    if options.header is not None:
+        return []
+    if table.header:
+        return [f"The first row ({listed(table.columns)}) is read as column names; override with header: false."]
+    return ["The first row is read as data, columns are numbered from 1; override with header: true."]
 
 
 def _column_names(cells: list[str]) -> tuple[str, ...]:

@@ -72,10 +72,18 @@ def test_the_same_config_goes_on_with_the_run(tmp_path: Path) -> None:
 
 def test_another_config_is_refused_and_the_field_named(tmp_path: Path) -> None:
     folder = claim(make_config(tmp_path, epochs=3))
+    folder.events.write_text("{}\n")
     before = content(folder.path)
     with pytest.raises(ConfigError, match=r"holds another run \(epochs: 3 there, 4 here\)"):
         claim(make_config(tmp_path, epochs=4))
     assert content(folder.path) == before
+
+
+def test_a_run_that_failed_before_it_saved_anything_may_be_mended(tmp_path: Path) -> None:
+    claim(make_config(tmp_path, epochs=3))
+    mended = make_config(tmp_path, epochs=4)
+    folder = claim(mended)
+    assert (folder.path / "config.yaml").read_text() == mended.to_yaml()
 
 
 def test_a_run_folder_may_be_moved(tmp_path: Path) -> None:
@@ -121,7 +129,7 @@ def test_a_changed_input_file_is_refused(tmp_path: Path, field: str) -> None:
     other = tmp_path / "other.jsonl"
     other.write_text("one")
     config = make_config(tmp_path).model_copy(update={field: str(other)})
-    claim(config)
+    claim(config).events.write_text("{}\n")
     other.write_text("two")
     with pytest.raises(DataError, match=r"other\.jsonl: the file has changed since this run began"):
         claim(config)
