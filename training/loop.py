@@ -58,7 +58,7 @@ class Progress:
     best_epoch: int = -1
     """Whose weights are kept: the last of those that cannot be told from the best."""
     waited: int = 0
-    """Epochs since `best` was last beaten by the threshold."""
+    """Epochs in a row that were worse than the best; `early_stopping_threshold` says what worse is."""
     done: bool = False
     history: list[dict[str, float]] = field(default_factory=list)
     """Figures of the evaluation rows after each epoch."""

@@ -52,7 +52,7 @@ def mixed_precision(config: TrainConfig) -> Literal["no", "fp16", "bf16"]:
         return launched
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
-    able = torch.cpu.get_capabilities()
+    able = getattr(torch.cpu, "get_capabilities", dict)()  # the oldest torch allowed may not tell
     return "bf16" if able.get("amx_bf16") or able.get("avx512_bf16") else "no"
 
 
