@@ -2,10 +2,10 @@
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -28,6 +28,7 @@ from training.manifest import Manifest
 from training.network import Network, linear_head
 
 ROOT = Path(__file__).parents[2]
+BENTOML = Path(sys.executable).with_name("bentoml")  # of this environment, activated or not
 LABELS = ("billing", "shipping", "returns")
 MAX_LENGTH = 32
 
@@ -85,7 +86,7 @@ def environment(home: Path, **settings: str) -> dict[str, str]:
 def serve(home: Path, target: str = ".", **settings: str) -> Iterator[Live]:
     """Run the real server, started in the project folder; further settings are environment variables."""
     port, log = _free_port(), home / "server.log"
-    command = [shutil.which("bentoml") or "bentoml", "serve", target, "--port", str(port)]
+    command = [BENTOML, "serve", target, "--port", str(port)]
     with log.open("ab") as out:
         process = subprocess.Popen(
             command, cwd=ROOT, env=environment(home, **settings), stdout=out, stderr=out, start_new_session=True

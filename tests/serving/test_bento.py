@@ -1,7 +1,6 @@
 """`bentoml build` and the server it makes: the same answers, and a shutdown that finishes what was accepted."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.serving.live import ROOT, environment, open_home, serve
+from tests.serving.live import BENTOML, ROOT, environment, open_home, serve
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +29,7 @@ def bento(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Iterato
         "HTTP_PROXY": "http://127.0.0.1:9",
     }
     subprocess.run(
-        [shutil.which("bentoml") or "bentoml", "build"],
+        [BENTOML, "build"],
         cwd=ROOT,
         env=environment(home, **offline),
         check=True,

@@ -9,7 +9,7 @@ import pytest
 
 from serving.auth import bearer_token, hash_key, is_known
 from serving.settings import Settings, load_settings
-from tests.serving.live import ROOT, environment
+from tests.serving.live import BENTOML, ROOT, environment
 from training.errors import ConfigError
 
 
@@ -62,10 +62,9 @@ def test_mistakes(monkeypatch: pytest.MonkeyPatch, name: str, value: str, messag
 
 
 def test_the_server_says_so_and_does_not_start(tmp_path: Path) -> None:
-    bento = Path(sys.executable).with_name("bentoml")
     made = environment(tmp_path, ENCORE_MAX_BODY="big")
     done = subprocess.run(
-        [bento, "serve", "--port", "0"], cwd=ROOT, env=made, capture_output=True, text=True, timeout=60, check=False
+        [BENTOML, "serve", "--port", "0"], cwd=ROOT, env=made, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 1
     assert done.stderr.strip().startswith("ENCORE_MAX_BODY=big: ") and len(done.stderr.strip().splitlines()) == 1
