@@ -174,10 +174,11 @@ def short_table(records: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def include(text: str, page: Path) -> None:
-    """Put text between the page's two `quality` marks."""
-    before, _, after = page.read_text(encoding="utf-8").split("<!-- quality -->\n")
-    page.write_text(f"{before}<!-- quality -->\n{text}\n<!-- quality -->\n{after}", encoding="utf-8")
+def include(text: str, page: Path, name: str = "quality") -> None:
+    """Put text between the page's two marks of that name."""
+    mark = f"<!-- {name} -->\n"
+    before, _, after = page.read_text(encoding="utf-8").split(mark)
+    page.write_text(f"{before}{mark}{text}\n{mark}{after}", encoding="utf-8")
 
 
 def main() -> None:

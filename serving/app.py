@@ -9,8 +9,11 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from serving.cohere import classify, models, tokens, wire
+from serving.cohere import classify, models, rerank, tokens, wire
 from serving.database import open_database
+from serving.dialects import classify as other_classify
+from serving.dialects import rerank as other_rerank
+from serving.dialects import wire as other_wire
 from serving.errors import RequestError
 from serving.gate import Gate
 from serving.models import Registry
@@ -40,7 +43,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         await asyncio.to_thread(scorer.close)
 
     app = FastAPI(title="Encore", lifespan=lifespan, redirect_slashes=False, openapi_url=None)
-    for module in (classify, models, tokens):
+    for module in (classify, models, rerank, tokens, other_classify, other_rerank):
         app.include_router(module.router)
     app.add_exception_handler(EncoreError, _refused)
     app.add_exception_handler(HTTPException, _refused)
@@ -62,8 +65,8 @@ async def _sweep(app: FastAPI) -> None:
 
 
 def _render(path: str, error: RequestError) -> Response:
-    """Word an error in the dialect that owns the path: Cohere's, which is at the root."""
-    return wire.render(error)
+    """Word an error in the dialect that owns the path: the other servers' few, else Cohere's, which is at the root."""
+    return other_wire.render(error) if path in other_wire.PATHS else wire.render(error)
 
 
 def _refused(request: Request, error: Exception) -> Response:

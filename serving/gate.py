@@ -24,6 +24,8 @@ from serving.settings import Settings
 Render = Callable[[str, RequestError], Response]
 """Path and error to the answer, in the dialect that owns the path."""
 
+POSTPONE = "encore.postpone"
+"""Where in the scope a route finds a function to call when it has got on with a long answer."""
 _REQUEST_ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
 _CLIENT_LEFT = 499  # nobody receives it; for metrics and log
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
@@ -48,8 +50,9 @@ class _Exchange:
         return self.received > self.settings.max_body
 
     def postpone(self) -> None:
-        """Grant another full time-out: the client has sent something."""
-        self.deadline.reschedule(asyncio.get_running_loop().time() + self.settings.request_timeout)
+        """Grant another full time-out: the client has sent something, or the answer has got on."""
+        if not self.status:
+            self.deadline.reschedule(asyncio.get_running_loop().time() + self.settings.request_timeout)
 
 
 class Gate:
@@ -68,6 +71,7 @@ class Gate:
         given = headers.get("x-request-id", "")
         name = given if _REQUEST_ID.fullmatch(given) else new_id()
         exchange = _Exchange(scope, headers, asyncio.timeout(None), scope["app"].state.settings, name)
+        scope[POSTPONE] = exchange.postpone
         token = log.request_id.set(name)
         try:
             refusal = _refuse(exchange) or await self._forward(exchange, receive, send)
@@ -124,8 +128,7 @@ def _inward(exchange: _Exchange, receive: Receive) -> Receive:
             if exchange.too_large:
                 # Whatever becomes of it inside, `_outward` lets only this status pass.
                 raise _too_large(exchange.settings.max_body)
-            if not exchange.status:
-                exchange.postpone()
+            exchange.postpone()
         return message
 
     return counted

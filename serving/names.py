@@ -11,7 +11,7 @@ BASE_NAMES = (
     *("english", "multilingual", "small", "medium", "large"),
 )
 """Hosted base models of Cohere's classify endpoint, which stand for the server's default base."""
-RERANK_NAMES = ("rerank-english-v2.0", "rerank-english-v3.0", "rerank-multilingual-v3.0", "rerank-v3.5")
+RERANK_NAMES = ("rerank-v3.5", "rerank-english-v3.0", "rerank-multilingual-v3.0", "rerank-english-v2.0")
 """Hosted base models of Cohere's rerank endpoint."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")

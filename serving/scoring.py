@@ -2,11 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import psutil
@@ -19,15 +19,17 @@ from serving.fewshot import Example, FewShot
 from serving.loaded import LoadedModels
 from serving.models import Model, Registry
 from serving.settings import Settings
-from training.engine import Batcher, BatchStats, Engine, Limits, QueueFullError, Truncate
+from training.engine import Batcher, BatchStats, Encoded, Engine, Limits, QueueFullError, Ranking, Truncate
 from training.engine.engine import choose_device
+from training.engine.ranking import CHUNKS
 from training.errors import EncoreError
 
 Floats = NDArray[np.float32]
+_Result = TypeVar("_Result")
 
 _BASE = "base"
 _INLINE_CHARACTERS = 4000
-"""Up to so many characters are tokenised on the event loop: a thread would cost more than it takes off it."""
+"""Up to so many characters are dealt with on the event loop."""
 _SLICE = 512
 """Texts handed to the batcher at once, so that a request of thousands leaves room in the queue for others."""
 _MEMORY_SHARE = 0.5
@@ -42,6 +44,8 @@ class Scores:
     labels: tuple[str, ...]
     probabilities: Floats
     thresholds: tuple[float, ...] | None
+    tokens: int
+    """Read in all, special ones included."""
 
 
 class Scorer:
@@ -91,19 +95,57 @@ class Scorer:
         """
         engine = await self.engine(model)
         manifest = engine.manifest
-        probabilities = engine.probabilities(await self._forward(engine, texts, truncate))
-        if not manifest.multi_label:
-            return Scores(manifest.labels, probabilities, None)
-        thresholds = manifest.thresholds or (0.5,) * len(manifest.labels)
-        return Scores(manifest.labels, probabilities, thresholds)
+        logits, tokens = await self._forward(engine, texts, truncate)
+        thresholds = (manifest.thresholds or (0.5,) * len(manifest.labels)) if manifest.multi_label else None
+        return Scores(manifest.labels, engine.probabilities(logits), thresholds, tokens)
 
     async def classify_by_examples(
         self, examples: Sequence[Example], texts: Sequence[str], truncate: Truncate
     ) -> Scores:
         """Score texts with a head fitted on `examples`, each cut to what the base takes; errors as in `classify`."""
         engine = await self.engine(None)
-        head, embeddings = await asyncio.gather(self._few_shot.head(examples), self._forward(engine, texts, truncate))
-        return Scores(head.labels, head.probabilities(embeddings), None)
+        head, scored = await asyncio.gather(self._few_shot.head(examples), self._forward(engine, texts, truncate))
+        embeddings, tokens = scored
+        return Scores(head.labels, head.probabilities(embeddings), None, tokens)
+
+    async def rerank(
+        self,
+        model: Model | None,
+        asked: Sequence[tuple[str, Sequence[str]]],
+        chunks: int | None = None,
+        cut: int | None = None,
+        *,
+        progress: Callable[[], None],
+    ) -> tuple[list[NDArray[np.float64]], int]:
+        """Score documents for queries with a reranker, or (None) by the cosine of the default base's embeddings.
+
+        Args:
+            model: a registered reranker.
+            asked: queries, each with its documents, at least one; all raw texts. Repeated documents are scored once.
+            chunks: pieces of a long document to score, see `Ranking.plan`.
+            cut: tokens of a document to read before that.
+            progress: called whenever a part of the work is done.
+
+        Returns:
+            For each query relevance from 0 to 1 (documents,), and the tokens read in all.
+
+        Raises:
+            RequestError: the queue is full, or the model cannot be loaded.
+        """
+        engine = await self.engine(model)
+
+        def plan() -> list[Ranking]:
+            return [Ranking.plan(engine.encoder, engine.manifest, *one, chunks or CHUNKS, cut) for one in asked]
+
+        plans = await _aside(sum(len(query) + sum(map(len, documents)) for query, documents in asked), plan)
+        items = [item for ranking in plans for item in ranking.items]
+        parts: list[Floats] = []
+        for start in range(0, len(items), _SLICE):
+            parts.append(await self._submit(engine, items[start : start + _SLICE]))
+            progress()
+        shares = np.split(np.concatenate(parts), np.cumsum([len(ranking.items) for ranking in plans])[:-1])
+        scores = [ranking.relevance(share) for ranking, share in zip(plans, shares, strict=True)]
+        return scores, sum(map(len, items))
 
     def close(self) -> None:
         """Score what was accepted, then stop."""
@@ -112,21 +154,26 @@ class Scorer:
         self._loaded.close()
 
     async def _embed(self, texts: Sequence[str]) -> Floats:
-        return await self._forward(await self.engine(None), texts, "END")
+        return (await self._forward(await self.engine(None), texts, "END"))[0]
 
-    async def _forward(self, engine: Engine, texts: Sequence[str], truncate: Truncate) -> Floats:
-        parts: list[Floats] = []
+    async def _forward(self, engine: Engine, texts: Sequence[str], truncate: Truncate) -> tuple[Floats, int]:
+        """What the network says of each text, and how many tokens they have together."""
+        parts, tokens = list[Floats](), 0
         for start in range(0, len(texts), _SLICE):
             part = texts[start : start + _SLICE]
-            inline = sum(map(len, part)) <= _INLINE_CHARACTERS
-            items = engine.encode(part, truncate) if inline else await asyncio.to_thread(engine.encode, part, truncate)
-            try:
-                future = self._batcher.submit(engine, items)
-            except QueueFullError as error:
-                raise RequestError(429, f"the server is busy: {error}", {"retry-after": "1"}) from None
-            metrics.QUEUED_TOKENS.set(self._batcher.queued_tokens)
-            parts.append(await asyncio.wrap_future(future))
-        return np.concatenate(parts)
+            items = await _aside(sum(map(len, part)), partial(engine.encode, part, truncate))
+            parts.append(await self._submit(engine, items))
+            tokens += sum(map(len, items))
+        return np.concatenate(parts), tokens
+
+    async def _submit(self, engine: Engine, items: Sequence[Encoded]) -> Floats:
+        """Queue up to `_SLICE` items and wait for them."""
+        try:
+            future = self._batcher.submit(engine, items)
+        except QueueFullError as error:
+            raise RequestError(429, f"the server is busy: {error}", {"retry-after": "1"}) from None
+        metrics.QUEUED_TOKENS.set(self._batcher.queued_tokens)
+        return await asyncio.wrap_future(future)
 
     def _load(self, model: Model) -> Engine:
         return Engine.load(self.registry.folder(model.id), device=self._settings.device)
@@ -136,6 +183,11 @@ class Scorer:
 
     def _still_there(self, key: str) -> bool:
         return key == _BASE or self.registry.folder(key).is_dir()
+
+
+async def _aside(characters: int, work: Callable[[], _Result]) -> _Result:
+    """Do what takes time by the number of characters: in a thread, unless that would cost more than it takes off."""
+    return work() if characters <= _INLINE_CHARACTERS else await asyncio.to_thread(work)
 
 
 def _limits(settings: Settings) -> Limits:

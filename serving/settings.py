@@ -41,7 +41,11 @@ class Settings(BaseSettings):
     cache_bytes: ByteSize | None = Field(default=None, gt=0)
     """Memory loaded models may take together; by default a share of the machine's or the GPU's."""
     default_base: str = "sentence-transformers/all-MiniLM-L6-v2"
-    """Base model that classifies by examples; the hosted base names stand for it."""
+    """Base model that classifies by examples and ranks by cosine; the hosted base names stand for it."""
+    default_classifier: str | None = None
+    """Id or name of the model that classifies where a request names none; by default the base."""
+    default_reranker: str | None = None
+    """Id or name of the model that ranks where a request names none; by default the base."""
     max_batch_tokens: PositiveInt | None = None
     """Padded tokens of one forward pass; by default what suits the device."""
     max_batch_texts: PositiveInt | None = None

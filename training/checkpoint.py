@@ -15,7 +15,7 @@ from training.atomic import replace_folder
 from training.base import default_pooling, hash_weights, load_backbone, load_tokenizer, longest_input, resolve_base
 from training.errors import ModelError
 from training.manifest import Manifest, is_checkpoint, read_manifest
-from training.network import Network, UnitLength, linear_head
+from training.network import Network, UnitLength, make_head
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """
     manifest = read_manifest(folder)
     backbone = _adapted(folder, manifest) if manifest.adapter else load_backbone(folder)
-    network = Network(backbone, manifest.pooling, linear_head(backbone, len(manifest.labels)))
+    head = make_head(backbone, manifest.task, len(manifest.labels))
+    network = Network(backbone, manifest.pooling, head, cross_layers=manifest.cross_layers)
     load_head(network.head, folder)
     return Checkpoint(network.eval(), load_tokenizer(folder), manifest)
 
@@ -113,13 +114,14 @@ def _adapted(folder: Path, manifest: Manifest) -> Any:
 
 
 def load_embedder(base_model: str) -> Checkpoint:
-    """Load a frozen base as an embedder: its network gives vectors of length one.
+    """Load a frozen base, or the base under an earlier checkpoint's head: its network gives vectors of length one.
 
     Raises:
         ModelError: the base is not found or not loadable.
     """
     folder = resolve_base(base_model)
-    backbone, tokenizer, pooling = load_backbone(folder), load_tokenizer(folder), default_pooling(folder)
+    backbone, tokenizer = load_base(folder)
+    pooling = read_manifest(folder).pooling if is_checkpoint(folder) else default_pooling(folder)
     manifest = Manifest(
         task="embed",
         problem_type=None,

@@ -1,4 +1,4 @@
-"""The classification task: rows to examples, logits to loss, figures and decisions."""
+"""The classification task: rows to examples, logits to loss, figures and calibration."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -6,98 +6,38 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from training.batches import Example
+from training.batches import Batch, Example
 from training.calibration import Floats, fit_temperature, probabilities, tune_thresholds
-from training.config import TrainConfig
+from training.engine import Engine
 from training.engine.encoding import Encoder
-from training.errors import ConfigError, DataError
+from training.manifest import Manifest
 from training.metrics import ClassificationMetrics
-from training.rows import ClassifyFile, ClassifyRow, read_classify, surface_forms
-from training.splits import split_off, undersample
-from training.text import TextRules
+from training.network import Network
+from training.probe import fit_linear
+from training.rows import ClassifyRow
 
-_MOST_SHARED = 0.49
-"""Of a target that other labels may take; under a half, so that a row's own label stays the largest."""
-
-
-@dataclass(frozen=True)
-class ClassifyData:
-    """The rows of a run and what was learned from reading them."""
-
-    train: list[ClassifyRow]
-    eval: list[ClassifyRow]
-    test: list[ClassifyRow]
-    labels: tuple[str, ...]
-    multi_label: bool
-    rules: TextRules
-    surfaces: dict[str, str]
-    notes: tuple[str, ...]
-
-
-def read_data(config: TrainConfig) -> ClassifyData:
-    """Read, split and balance the files of a run.
-
-    Raises:
-        DataError: a file or row that cannot be used, fewer than two labels, an evaluation or test label that
-            training lacks.
-        ConfigError: a setting that does not fit the kind of labels.
-    """
-    wanted = None if config.problem == "auto" else config.problem == "multi_label"
-    source = read_classify(config.train_file, config.data, multi_label=wanted)
-    if source.multi_label and (config.balance != "none" or config.label_smoothing):
-        raise ConfigError("balance and label_smoothing are for single-label data; remove them for multi-label rows")
-    labels = tuple(sorted({label for row in source.rows for label in row.labels}))
-    if len(labels) < 2:
-        found = f"only the label {labels[0]!r}" if labels else "no label"
-        raise DataError(f"the file has {found}; a classifier needs at least two", config.train_file)
-    train = source.rows
-    test = _read_part(config, config.test_file, source, labels)
-    if config.test_file is None and config.test_fraction:
-        train, test = split_off(train, config.test_fraction, config.seed)
-    held = _read_part(config, config.eval_file, source, labels)
-    if config.eval_file is None:
-        # The test part is gone by now, so the share of what is left is larger.
-        fraction = config.eval_fraction / (1 - (config.test_fraction if config.test_file is None else 0))
-        train, held = split_off(train, fraction, config.seed + 1)
-        if not held:
-            raise DataError("too few rows to split off evaluation rows; add rows or give eval_file", config.train_file)
-    if config.balance == "undersample":
-        train = undersample(train, config.seed)
-    return ClassifyData(
-        train, held, test, labels, source.multi_label, source.rules, surface_forms(source.rows), source.notes
-    )
-
-
-def _read_part(
-    config: TrainConfig, path: str | None, source: ClassifyFile, labels: tuple[str, ...]
-) -> list[ClassifyRow]:
-    if path is None:
-        return []
-    part = read_classify(path, config.data, source.rules, multi_label=source.multi_label)
-    check_labels(part, labels)
-    return part.rows
-
-
-def check_labels(file: ClassifyFile, labels: Sequence[str]) -> None:
-    """Refuse a file with a label that the model does not know.
-
-    Raises:
-        DataError: names the first such row and the labels known.
-    """
-    known = set(labels)
-    for row in file.rows:
-        for label in row.labels:
-            if label not in known:
-                some = ", ".join(sorted(known)[:10]) + (", ..." if len(known) > 10 else "")
-                raise DataError(
-                    f"label {label!r} does not occur in training, which has {some}; correct or remove the row",
-                    file.path,
-                    row.line,
-                )
+_COLUMNS = {
+    "classification/accuracy": "accuracy",
+    "classification/weighted_f1_score": "f1_weighted",
+    "classification/precision": "precision",
+    "classification/recall": "recall",
+    "classification/f1.0": "f1",
+    "classification/auroc": "auroc",
+    "classification/auprc": "auprc",
+}
+_WIDE = ("accuracy", "f1_weighted")
+"""Of these, the figures that any number of labels has."""
+_PROBE_ROWS = 4_000
+"""Rows the first head is fitted on; more change it little."""
+_PROBE_STRENGTH = 0.01
+"""Regularised well below the best probe: a head that is already certain of its training rows passes no gradient on."""
+_INTERCHANGEABLE = 0.5
+"""Share of a label's texts that other labels contradict, from which its own rows tell nothing apart from theirs."""
 
 
 @dataclass(frozen=True)
@@ -107,12 +47,49 @@ class ClassifyTask:
     labels: tuple[str, ...]
     multi_label: bool
     label_smoothing: float = 0.0
+    weigh: bool = False
+    """Let all labels count alike in the loss."""
+    soften: bool = False
+    """Let labels that the file contradicts share their targets."""
+    seed: int = 0
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Columns of metrics.csv and the figures in them: those of OpenAI's 2021 results, which old notebooks plot."""
+        return {k: v for k, v in _COLUMNS.items() if v in _WIDE or (len(self.labels) == 2 and not self.multi_label)}
+
+    def prepared(self, rows: Sequence[ClassifyRow], encoder: Encoder) -> list[Example]:
+        """Examples to learn from."""
+        examples = self.examples(rows, encoder)
+        examples = self.weighted(examples) if self.weigh else examples
+        return self.softened(rows, examples) if self.soften else examples
+
+    def start_head(self, network: Network, engine: Engine, train: Sequence[Example]) -> None:
+        """Give the head the weights of a linear probe on the base as it is, before any of it is trained.
+
+        A random head sends noise back through good features in the first steps; one that fits them keeps what the
+        base knows (Kumar et al. 2022, arXiv:2202.10054).
+        """
+        chosen = np.random.default_rng(self.seed).permutation(len(train))[:_PROBE_ROWS]
+        head, network.head = network.head, nn.Identity()
+        network.to(engine.device).eval()
+        pooled = engine.score([item for i in chosen for item in train[i].items])
+        targets = np.concatenate([train[i].target for i in chosen])
+        found = fit_linear(pooled, targets, multi_label=self.multi_label, strength=_PROBE_STRENGTH)
+        network.head = head
+        with torch.no_grad():
+            for parameter, value in zip(head.parameters(), (found.weight, found.bias), strict=True):
+                parameter.copy_(torch.from_numpy(value))
 
     def examples(self, rows: Sequence[ClassifyRow], encoder: Encoder) -> list[Example]:
         """Encode rows once, for all epochs."""
         targets = self.targets(rows)
         items = encoder.encode([row.text for row in rows])
-        return [Example(item, target) for item, target in zip(items, targets, strict=True)]
+        return [Example((item,), target[None]) for item, target in zip(items, targets, strict=True)]
+
+    def drawn(self, examples: Sequence[Example], epoch: int) -> Sequence[Example]:
+        """All of them, in every epoch."""
+        return examples
 
     def targets(self, rows: Sequence[ClassifyRow]) -> NDArray[np.float32]:
         """Rows as (n, labels): 1 where a row has the label."""
@@ -133,9 +110,10 @@ class ClassifyTask:
         """Soften each row's target by the file's own disagreement about its label.
 
         Where the same text occurs under labels A and B, both are as good an answer. How often that happens to
-        A's texts, and with which B, is counted over the file; a row labelled A then gives up to half of its target
-        to those B, also where its own other label is not in the file. Without it, a network that has seen a
-        text under A is certain of A (label smoothing by a confusion matrix; cf. Patrini et al. 2017,
+        A's texts, and with which B, is counted over the file; a row labelled A then gives that part of half its
+        target to those B, also where its own other label is not in the file. If most of A's texts are
+        contradicted, the others are taken to be so too, and A keeps just half. Without it, a network that has
+        seen a text under A is certain of A (label smoothing by a confusion matrix; cf. Patrini et al. 2017,
         arXiv:1609.03683). A file without contradictions is left as it is.
         """
         by_text: dict[str, set[int]] = {}
@@ -148,26 +126,35 @@ class ClassifyTask:
                 texts[label] += 1
                 for other in labels - {label}:
                     others[label, other] += 1 / (len(labels) - 1)
-        shared = _MOST_SHARED * others / np.maximum(texts, 1)[:, None]
-        targets = shared + np.diag(1 - shared.sum(axis=1))
-        return [replace(example, target=targets[int(example.target.argmax())]) for example in examples]
+        rates = others.sum(axis=1) / np.maximum(texts, 1)
+        given = np.where(rates >= _INTERCHANGEABLE, 1, rates) / 2
+        shared = others * (given / np.maximum(others.sum(axis=1), 1))[:, None]
+        targets = shared + np.diag(1 - given)
+        return [replace(example, target=targets[[example.target.argmax()]]) for example in examples]
 
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Loss of each row (n,): cross-entropy, or binary cross-entropy averaged over labels."""
+    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Loss of each text (n,): cross-entropy, or binary cross-entropy averaged over labels."""
         if self.multi_label:
-            return functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=1)
-        return functional.cross_entropy(logits, targets, reduction="none", label_smoothing=self.label_smoothing)
+            return functional.binary_cross_entropy_with_logits(logits, batch.targets, reduction="none").mean(dim=1)
+        return functional.cross_entropy(logits, batch.targets, reduction="none", label_smoothing=self.label_smoothing)
 
-    def hits(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """How right each row is (n,), from 0 to 1: the top label, or the share of labels on their side of one half."""
+    def hits(self, logits: Tensor, batch: Batch) -> Tensor:
+        """How right each text is (n,), from 0 to 1: the top label, or the share of labels on their side of one half."""
         if self.multi_label:
-            return ((logits > 0) == (targets > 0.5)).float().mean(dim=1)
-        return (logits.argmax(dim=1) == targets.argmax(dim=1)).float()
+            return ((logits > 0) == (batch.targets > 0.5)).float().mean(dim=1)
+        return (logits.argmax(dim=1) == batch.targets.argmax(dim=1)).float()
 
-    def assess(self, logits: Floats, targets: NDArray[np.float32]) -> dict[str, float]:
+    def assess(self, outputs: Sequence[Floats], examples: Sequence[Example]) -> dict[str, float]:
         """The scalar figures of evaluation rows during training, thresholds tuned but nothing calibrated."""
+        logits, targets = np.concatenate(outputs), np.concatenate([example.target for example in examples])
         found = self.figures(logits, targets, self.decide(logits, targets, calibrate=False))
         return {name: value for name, value in found.items() if isinstance(value, float)}
+
+    def calibrated(self, manifest: Manifest, outputs: Sequence[Floats], examples: Sequence[Example]) -> Manifest:
+        """The manifest with the temperature and the thresholds that suit held-out rows."""
+        logits, targets = np.concatenate(outputs), np.concatenate([example.target for example in examples])
+        decision = self.decide(logits, targets, calibrate=True)
+        return manifest.model_copy(update={"temperature": decision.temperature, "thresholds": decision.thresholds})
 
     def decide(self, logits: Floats, targets: NDArray[np.float32], *, calibrate: bool) -> "Decision":
         """Choose temperature and thresholds on held-out rows; without `calibrate` the temperature stays 1."""

@@ -15,6 +15,9 @@ from training.errors import ConfigError
 from training.rows import DataOptions
 
 Auto = Literal["auto"]
+Mining = Literal["bm25", "encoder", "random", "none"]
+LossName = Literal["listwise", "pointwise", "ranknet", "margin", "lambda", "margin_mse"]
+Metric = Literal["accuracy", "f1_macro", "f1_weighted", "ndcg@10", "mrr@10", "map", "accuracy@1", "loss"]
 
 _KEY = re.compile(r'Parser key "([\w.]+)"')
 _TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "NoneType": "null"}
@@ -38,6 +41,19 @@ class LoraSettings(BaseModel):
     """Learn magnitude and direction apart (Liu et al. 2024, arXiv:2402.09353)."""
 
 
+class NegativesSettings(BaseModel):
+    """Rerank: passages of other queries that serve as hard negatives where a query has too few of its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    mining: Mining = "bm25"
+    """How they are found: the most alike by BM25 or by the encoder's cosine, at random, or not at all."""
+    per_query: int = Field(default=4, ge=1)
+    """Queries with fewer hard negatives get more, up to this many."""
+    margin: float = Field(default=0.05, ge=0, lt=1)
+    """Leave out passages whose likeness exceeds (1 - margin) of the best relevant one's: they may be relevant too."""
+
+
 class TrainConfig(BaseModel):
     """Settings of one run. `auto` is resolved from data and model and written out as the number used."""
 
@@ -47,8 +63,8 @@ class TrainConfig(BaseModel):
     """Rows to train on: JSONL, JSON, CSV or TSV."""
     output_dir: str
     """The run folder; a run killed at any time goes on from it when the same command is given again."""
-    task: Literal["classify"] = "classify"
-    """What is trained."""
+    task: Literal["classify", "rerank"] = "classify"
+    """What is trained: a classifier of texts, or a reranker of passages for queries."""
     base_model: str = "sentence-transformers/all-MiniLM-L6-v2"
     """A Hub id, a folder, an earlier run's checkpoint, or the embedded encoder."""
     eval_file: str | None = None
@@ -56,9 +72,9 @@ class TrainConfig(BaseModel):
     test_file: str | None = None
     """Rows to measure the finished checkpoint on, and for nothing else."""
     eval_fraction: float = Field(default=0.1, gt=0, lt=1)
-    """Share of train_file to evaluate on when there is no eval_file (stratified by label)."""
+    """Share of train_file to evaluate on when there is no eval_file (of texts stratified by label, of queries)."""
     test_fraction: float = Field(default=0.0, ge=0, lt=1)
-    """Share of train_file to test on when there is no test_file (stratified by label)."""
+    """Share of train_file to test on when there is no test_file (of texts stratified by label, of queries)."""
     data: DataOptions = DataOptions()
     """How to read the files, where their content leaves a doubt."""
     problem: Literal["auto", "single_label", "multi_label"] = "auto"
@@ -67,9 +83,20 @@ class TrainConfig(BaseModel):
     """Unequal labels: keep them, drop training rows down to the rarest label, or weigh the loss."""
     conflicts: Literal["soften", "keep"] = "soften"
     """Texts that occur under several labels: soften each label's target by how often the file contradicts it."""
+    qrels: str | None = None
+    """Rerank: judgements of the candidate lists in all files, as JSONL of qid, docid, grade or in TREC's columns."""
+    negatives: NegativesSettings = NegativesSettings()
+    """Rerank: hard negatives to be mined from the file."""
+    cross_layers: Auto | int | None = "auto"
+    """Rerank: in how many of the uppermost layers query and passage see each other; null: in all; auto: in a third
+    of them if the base was made for similarity, which it then starts from, else in all."""
+    group_size: int = Field(default=8, ge=2)
+    """Rerank: candidates of a query in one step, relevant ones among them; drawn anew each epoch from more."""
+    loss: LossName = "listwise"
+    """Rerank: what is minimised; margin_mse takes the grades as a teacher's scores, lambda suits graded lists."""
 
     max_length: Auto | int = "auto"
-    """Tokens a text may have, special tokens included; auto: 256, or what the base takes if that is less."""
+    """Tokens a text or a pair may have, special tokens included; auto: 512, or what the base takes if that is less."""
     pooling: Literal["auto", "first", "mean", "last"] = "auto"
     """Which token states the head sees; auto: what the base was made for."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
@@ -106,9 +133,9 @@ class TrainConfig(BaseModel):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Single-label: share of the target spread over all labels."""
 
-    metric: Auto | Literal["accuracy", "f1_macro", "f1_weighted", "loss"] = "auto"
-    """What "best" means on the evaluation rows; auto: accuracy, or macro F1 when multi-label. Of the epochs within a
-    standard error of the best one the last is kept."""
+    metric: Auto | Metric = "auto"
+    """What "best" means on the evaluation rows; auto: accuracy, macro F1 when multi-label, or ndcg@10. Of the epochs
+    within a standard error of the best one the last is kept."""
     early_stopping_patience: int | None = Field(default=3, ge=1)
     """Stop after this many epochs that are worse than the best; null: never."""
     early_stopping_threshold: float = Field(default=0.0, ge=0)
@@ -124,6 +151,10 @@ class TrainConfig(BaseModel):
             value = getattr(self, name)
             if value != "auto" and value <= 0:
                 raise ValueError(f"{name} must be auto or greater than 0, not {value}")
+        classify, rerank = ("accuracy", "f1_macro", "f1_weighted"), ("ndcg@10", "mrr@10", "map", "accuracy@1")
+        if self.metric in (classify if self.task == "rerank" else rerank):
+            fitting = ", ".join(rerank if self.task == "rerank" else classify)
+            raise ValueError(f"metric {self.metric} is not of task {self.task}; choose one of {fitting}, loss")
         if self.eval_fraction + self.test_fraction >= 1:
             raise ValueError("eval_fraction and test_fraction leave no rows to train on; their sum must be under 1")
         if self.label_smoothing and self.problem == "multi_label":
@@ -144,7 +175,7 @@ def parse_config(arguments: Sequence[str] | None = None) -> TrainConfig:
     """
     parser = ArgumentParser(
         prog="python -m training.train",
-        description="Fine-tune a text classifier. Flags override the values of the --config file.",
+        description="Fine-tune a text classifier or a reranker. Flags override the values of the --config file.",
         allow_abbrev=False,
         exit_on_error=False,
     )

@@ -5,13 +5,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, gather_object
-from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import get_scheduler
@@ -27,24 +26,9 @@ from training.model import decay_groups
 from training.network import Network
 from training.progress import Reporter
 from training.run_folder import RunFolder
+from training.task import Task
 
 log = logging.getLogger(__name__)
-
-
-class Task(Protocol):
-    """What the loop asks of a task."""
-
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Loss of each example (n,)."""
-        ...
-
-    def hits(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """How right each example is (n,), from 0 to 1."""
-        ...
-
-    def assess(self, logits: Floats, targets: NDArray[np.float32]) -> dict[str, float]:
-        """Figures of the evaluation rows after an epoch; must hold `loss` and the metric to choose by."""
-        ...
 
 
 @dataclass
@@ -115,54 +99,51 @@ class Loop:
         self.accelerator.register_for_checkpointing(self.scheduler)
         self._resume(folder)
         reporter.start(self.progress.step, total)
-        lengths = [len(example.item) for example in train]
         for epoch in range(self.progress.epoch, epochs):
             if self.progress.done:
                 break
-            self._train_epoch(epoch, train, lengths, folder, reporter)
+            self._train_epoch(epoch, self.task.drawn(train, epoch), folder, reporter)
             self._finish_epoch(epoch, held, folder, reporter)
         reporter.stop()
         self._load_best(folder)
 
-    def _train_epoch(
-        self, epoch: int, train: Sequence[Example], lengths: Sequence[int], folder: RunFolder, reporter: Reporter
-    ) -> None:
+    def _train_epoch(self, epoch: int, train: Sequence[Example], folder: RunFolder, reporter: Reporter) -> None:
+        lengths = [example.longest for example in train]
         batches = epoch_batches(lengths, cast(int, self.config.batch_size), self.config.seed, epoch)
         done = self.progress.step - epoch * len(batches)
         saved = time.monotonic()
         self.model.train()
         for batch in batches[done:]:
-            reporter.step(self.progress.step + 1, self._step(batch, train, lengths), self.accelerator)
+            reporter.step(self.progress.step + 1, self._step([train[i] for i in batch]), self.accelerator)
             self.progress.step += 1
             if self._agree(time.monotonic() - saved > self.config.save_seconds):
                 self._save(folder, reporter)
                 saved = time.monotonic()
 
-    def _step(self, batch: Sequence[int], train: Sequence[Example], lengths: Sequence[int]) -> Tensor:
-        """One optimiser step over the rows of `batch`, shared among processes.
+    def _step(self, examples: Sequence[Example]) -> Tensor:
+        """One optimiser step.
 
-        The gradient is that of the weighted mean over the whole batch, however it is divided.
+        The gradient is that of the weighted mean over all the examples, however they are divided.
 
         Returns:
-            This process's part of (loss, hits, rows), the loss already divided by the batch's weight.
+            This process's part of (loss, hits, rows), the loss already divided by the whole weight.
         """
         world = self.accelerator.num_processes
-        passes = shares(batch, lengths, self._limits, world)[self.accelerator.process_index]
-        whole = sum(train[i].weight for i in batch)
+        passes = shares(examples, self._limits, world)[self.accelerator.process_index]
+        whole = sum(example.weight for example in examples)
         seen = torch.zeros(3, device=self.accelerator.device)
-        for number, rows in enumerate(passes):
+        for number, part in enumerate(passes):
             last = number == len(passes) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.model):
                 # An empty pass still takes part, with a weight of nothing: the other processes wait for it.
-                examples = [train[i] for i in rows or batch[:1]]
-                ids, mask, targets, weights = collate(examples, self._pad, self.accelerator.device)
-                weights = weights if rows else weights * 0
-                logits = self.model(ids, mask)
-                loss = (self.task.loss(logits, targets) * weights).sum() / whole
+                batch = collate(part or examples[:1], self._pad, self.accelerator.device)
+                weights = batch.weights if part else batch.weights * 0
+                logits = self.model(*batch.inputs)
+                loss = (self.task.loss(logits, batch) * weights).sum() / whole
                 self.accelerator.backward(loss * world)  # DDP averages over processes
-            if rows:
-                hits = self.task.hits(logits.detach(), targets).sum()
-                seen += torch.stack([loss.detach(), hits, hits.new_tensor(float(len(rows)))])
+            if part:
+                hits = self.task.hits(logits.detach(), batch).sum()
+                seen += torch.stack([loss.detach(), hits, hits.new_tensor(float(len(part)))])
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
         self.optimizer.step()
         self.scheduler.step()
@@ -209,23 +190,24 @@ class Loop:
 
     def assess(self, held: Sequence[Example]) -> dict[str, float]:
         """Score rows with the network as it stands, each process its share, and measure them in every process."""
-        logits = self.score(held)
-        return self.task.assess(logits, np.stack([example.target for example in held]))
+        return self.task.assess(self.score(held), held)
 
-    def score(self, examples: Sequence[Example]) -> Floats:
-        """Logits (examples, labels) of the network as it stands, the same in every process."""
+    def score(self, examples: Sequence[Example]) -> list[Floats]:
+        """Logits (items, width) of each example by the network as it stands, the same in every process."""
         self.model.eval()
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         if self.accelerator.distributed_type == DistributedType.FSDP:
             world, rank = 1, 0  # sharded models run in step: every process scores everything
-        mine = list(range(rank, len(examples), world))
-        rows = self.engine.score([examples[i].item for i in mine])
-        if world == 1:
-            return rows
-        out: list[Any] = [None] * len(examples)
-        for position, row in cast(Iterator[tuple[int, Any]], gather_object(list(zip(mine, rows, strict=True)))):
-            out[position] = row
-        return np.stack(out)
+        items = [item for example in examples for item in example.items]
+        mine = list(range(rank, len(items), world))
+        rows = self.engine.score([items[i] for i in mine])
+        if world > 1:
+            out: list[Any] = [None] * len(items)
+            for position, row in cast(Iterator[tuple[int, Any]], gather_object(list(zip(mine, rows, strict=True)))):
+                out[position] = row
+            rows = np.stack(out)
+        ends = np.cumsum([len(example.items) for example in examples])
+        return np.split(rows, ends[:-1])
 
     def _agree(self, mine: bool) -> bool:
         """What the first process thinks, in all of them; clocks differ."""

@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
-LossName = Literal["listwise", "pointwise", "ranknet", "margin", "lambda", "margin_mse"]
+from training.config import LossName
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Scores, grades and mask, each (queries, longest) and padded with 0, to the loss of each query (queries,).

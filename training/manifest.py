@@ -5,7 +5,7 @@ A checkpoint is a folder:
     config.json          the backbone's Hugging Face configuration, with the manifest under "encore"
     model.safetensors    the backbone (full fine-tuning), or
     adapter_*            the PEFT adapter alone (LoRA); the base is named, with its hash, in the manifest
-    head.safetensors     the classification head
+    head.safetensors     the head
     tokenizer.json, ...  the tokenizer
     train_config.yaml    the run's settings with every `auto` resolved
     metrics.json         what was measured
@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from training.errors import ModelError
 from training.text import TextRules
 
-Task = Literal["classify", "embed"]
+Task = Literal["classify", "rerank", "embed"]
 ProblemType = Literal["single_label_classification", "multi_label_classification"]
 Pooling = Literal["first", "mean", "last"]
 
@@ -41,8 +41,12 @@ class Manifest(BaseModel):
     max_length: int
     """Tokens a text may have, special tokens included; longer ones are cut."""
     pooling: Pooling
+    cross_layers: int | None = None
+    """Rerank: in how many of the uppermost layers query and passage see each other; None: in all."""
     temperature: float = 1.0
     """Logits are divided by it before softmax or sigmoid (Guo et al. 2017, arXiv:1706.04599)."""
+    bias: float = 0.0
+    """Rerank: added after that, so that 0.5 lies where relevant and other passages are equally likely (Platt 1999)."""
     thresholds: tuple[float, ...] | None = None
     """Multi-label: a label is predicted when its probability reaches its own threshold."""
     base_model: str

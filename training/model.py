@@ -8,12 +8,16 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from training.base import default_pooling, longest_input, resolve_base
+from training.base import default_pooling, is_embedder, longest_input, resolve_base
 from training.checkpoint import load_base, load_head
 from training.config import LoraSettings, TrainConfig
 from training.errors import ConfigError
 from training.manifest import Pooling, is_checkpoint, read_manifest
-from training.network import Network, linear_head
+from training.network import Network, make_head
+from training.separation import default_cross_layers, separable_layers
+
+_LONGEST = 512
+"""Tokens of a text unless said otherwise: what most encoders take. Short texts cost no more for it."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +31,10 @@ class Start:
 
 
 def build_network(config: TrainConfig, labels: tuple[str, ...]) -> Start:
-    """Load the base named in the config and put a head for `labels` on it.
+    """Load the base named in the config and put a head on it; `labels` are a classifier's.
 
     A base that is itself a checkpoint of this project is continued from: its adapter is merged, and its head
-    is kept when it has the same labels in the same order.
+    is kept when it is of the same task and has the same labels in the same order.
 
     A fresh head's weights follow torch's global seed.
 
@@ -44,14 +48,16 @@ def build_network(config: TrainConfig, labels: tuple[str, ...]) -> Start:
         backbone.config.pad_token_id = tokenizer.pad_token_id
     if config.lora is not None:
         backbone = add_lora(backbone, config.lora)
-    head = linear_head(backbone, len(labels))
-    inherits = is_checkpoint(folder) and read_manifest(folder).labels == labels
+    head = make_head(backbone, config.task, len(labels))
+    earlier = read_manifest(folder) if is_checkpoint(folder) else None
+    inherits = earlier is not None and (earlier.task, earlier.labels) == (config.task, labels)
     if inherits:
         load_head(head, folder)
-    else:
+    elif isinstance(head, nn.Linear):
         nn.init.normal_(head.weight, std=0.02)
         nn.init.zeros_(head.bias)
-    network = Network(backbone, choose_pooling(config, folder), head, config.dropout)
+    cross_layers = choose_cross_layers(config, backbone, folder) if config.task == "rerank" else None
+    network = Network(backbone, choose_pooling(config, folder), head, config.dropout, cross_layers)
     return Start(network, tokenizer, not inherits)
 
 
@@ -62,6 +68,23 @@ def choose_pooling(config: TrainConfig, folder: Path) -> Pooling:
     return read_manifest(folder).pooling if is_checkpoint(folder) else default_pooling(folder)
 
 
+def choose_cross_layers(config: TrainConfig, backbone: Any, folder: Path) -> int | None:
+    """In how many layers a pair's texts see each other: what was asked for, as the checkpoint has it, or as suits.
+
+    Raises:
+        ConfigError: fewer than all were asked for, of a backbone that cannot do it or has no more.
+    """
+    if config.cross_layers == "auto":
+        if is_checkpoint(folder) and read_manifest(folder).task == "rerank":
+            return read_manifest(folder).cross_layers
+        return default_cross_layers(backbone, embedder=is_embedder(folder))
+    layers = separable_layers(backbone)
+    if config.cross_layers is not None and config.cross_layers > layers:
+        kind = backbone.config.model_type
+        raise ConfigError(f"cross_layers {config.cross_layers} is more than this {kind} allows ({layers}); set null")
+    return config.cross_layers
+
+
 def choose_max_length(config: TrainConfig, backbone: Any, tokenizer: Any) -> int:
     """Tokens a text may have.
 
@@ -70,7 +93,7 @@ def choose_max_length(config: TrainConfig, backbone: Any, tokenizer: Any) -> int
     """
     limit = longest_input(backbone, tokenizer)
     if config.max_length == "auto":
-        return min(limit, 256)
+        return min(limit, _LONGEST)
     if config.max_length > limit:
         raise ConfigError(f"max_length {config.max_length} is more than {config.base_model} takes ({limit}); lower it")
     return config.max_length

@@ -1,23 +1,16 @@
 """Hard negatives for queries that have too few: passages of the same file that look relevant but are other queries'."""
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from training.config import Mining
+from training.likeness import Embed, Likeness, bm25, cosine
 from training.rerank_rows import RerankRow
 
-Mining = Literal["bm25", "encoder", "random", "none"]
-Embed = Callable[[list[str]], NDArray[np.floating[Any]]]
-"""Turns n texts into an array of n rows; the cosine of two rows is the likeness of their texts."""
-
-_Scores = Iterator[NDArray[np.float32]]
-"""For each query in turn, the likeness of every passage of the pool to it."""
 _NAMES: dict[Mining, str] = {"bm25": "by BM25", "encoder": "by the cosine of embeddings", "random": "at random"}
-_WORD = r"(?u)\w+"
 
 
 @dataclass(slots=True)
@@ -94,40 +87,14 @@ def _choose(
     return best + drawn
 
 
-def _likeness(queries: list[str], pool: list[str], how: Mining, embed: Embed | None) -> _Scores:
+def _likeness(queries: list[str], pool: list[str], how: Mining, embed: Embed | None) -> Likeness:
     if how == "bm25":
-        return _bm25(queries, pool)
+        return bm25(queries, pool)
     if how == "encoder":
         if embed is None:
             raise ValueError("how is encoder, which needs embed")
-        return _cosine(queries, pool, embed)
+        return cosine(queries, pool, embed)
     return (np.zeros(len(pool), dtype=np.float32) for _ in queries)
-
-
-def _bm25(queries: list[str], pool: list[str]) -> _Scores:
-    import bm25s  # takes a fifth of a second, which reading the settings of a run need not wait for
-
-    logging.getLogger("bm25s").setLevel(logging.WARNING)  # its import turns its debug messages on
-
-    def words(texts: list[str]) -> list[list[str]]:
-        found = bm25s.tokenize(texts, token_pattern=_WORD, stopwords=[], return_ids=False, show_progress=False)
-        return cast(list[list[str]], found)
-
-    index = bm25s.BM25()
-    index.index([tokens or [""] for tokens in words(pool)], show_progress=False)  # it refuses an empty vocabulary
-    none = np.zeros(len(pool), dtype=np.float32)
-    for tokens in words(queries):
-        yield index.get_scores(tokens) if tokens else none
-
-
-def _cosine(queries: list[str], pool: list[str], embed: Embed) -> _Scores:
-    def directions(texts: list[str]) -> NDArray[np.float32]:
-        vectors = np.asarray(embed(texts), dtype=np.float32)
-        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-
-    passages = directions(pool)
-    for query in directions(queries):
-        yield passages @ query
 
 
 def _count(row: RerankRow) -> int:

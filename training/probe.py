@@ -12,6 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from training.calibration import Floats, probabilities
 
 _ITERATIONS = 200
+_LEAST_SHARE = 0.02
+"""Of a softened target; smaller ones would cost a row each and change nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ def fit_probe(embeddings: Floats, labels: Sequence[str], strength: float = 1.0) 
 
 
 def fit_linear(embeddings: Floats, targets: NDArray[np.float32], *, multi_label: bool, strength: float = 1.0) -> Linear:
-    """Fit a linear layer to targets (n, labels): one softmax, of each row's largest target, or a sigmoid per label.
+    """Fit a linear layer to targets (n, labels): one softmax, whose targets may be shares, or a sigmoid per label.
 
     The embeddings are centred and scaled by one number before fitting, so that `strength` means the same for
     every encoder, and the layer returned takes them as they were. A label without examples gets zero weights.
@@ -62,11 +64,14 @@ def fit_linear(embeddings: Floats, targets: NDArray[np.float32], *, multi_label:
         warnings.simplefilter("ignore", ConvergenceWarning)  # a head close to the optimum is enough
         if multi_label:
             for k in range(targets.shape[1]):
-                _fit(features, targets[:, k] > 0.5, strength, weight[k : k + 1], bias[k : k + 1])
+                shares = np.ones(len(targets), np.float32)
+                _fit(features, targets[:, k] > 0.5, shares, strength, weight[k : k + 1], bias[k : k + 1])
         else:
-            present = np.unique(targets.argmax(axis=1))
+            # a row that several labels share stands for as many rows, each of that share
+            rows, classes = np.nonzero(targets > _LEAST_SHARE)
+            present = np.unique(classes)
             found_w, found_b = np.zeros((len(present), weight.shape[1])), np.zeros(len(present))
-            _fit(features, targets.argmax(axis=1), strength, found_w, found_b)
+            _fit(features[rows], classes, targets[rows, classes], strength, found_w, found_b)
             weight[present], bias[present] = found_w, found_b
     weight /= scale
     return Linear(weight.astype(np.float32), (bias - weight @ centre).astype(np.float32))
@@ -75,13 +80,14 @@ def fit_linear(embeddings: Floats, targets: NDArray[np.float32], *, multi_label:
 def _fit(
     features: Floats,
     classes: NDArray[np.generic],
+    shares: NDArray[np.float32],
     strength: float,
     weight: NDArray[np.float64],
     bias: NDArray[np.float64],
 ) -> None:
     if len(np.unique(classes)) < 2:
         return
-    model = LogisticRegression(C=strength, max_iter=_ITERATIONS).fit(features, classes)
+    model = LogisticRegression(C=strength, max_iter=_ITERATIONS).fit(features, classes, sample_weight=shares)
     if len(weight) == 2:  # scikit-learn keeps one row for two classes; a softmax wants half of it on each side
         weight[:], bias[:] = np.vstack([-model.coef_, model.coef_]) / 2, np.array([-1, 1]) * model.intercept_ / 2
     else:

@@ -19,27 +19,17 @@ from training.run_folder import RunFolder
 log = logging.getLogger(__name__)
 
 _STEP_COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
-# The columns of OpenAI's 2021 classification results, which old notebooks plot, and where we have them.
-_WHOLE = {
-    "classification/accuracy": "accuracy",
-    "classification/weighted_f1_score": "f1_weighted",
-    "classification/precision": "precision",
-    "classification/recall": "recall",
-    "classification/f1.0": "f1",
-    "classification/auroc": "auroc",
-    "classification/auprc": "auprc",
-}
+_SHOWN = ("loss", "accuracy", "f1_macro", "ndcg@10", "mrr@10")
 _EVENTS_PER_RUN = 100
 
 
 class Reporter:
     """Writes in the first process, keeps silent in the others."""
 
-    def __init__(self, folder: RunFolder, *, binary: bool, accelerator: Accelerator) -> None:
-        """Report on the run in `folder`; `binary` adds the two-label columns."""
+    def __init__(self, folder: RunFolder, columns: dict[str, str], *, accelerator: Accelerator) -> None:
+        """Report on the run in `folder`; `columns` are further ones of metrics.csv with the figures in them."""
         self.folder, self._main = folder, accelerator.is_main_process
-        whole = list(_WHOLE) if binary else list(_WHOLE)[:2]
-        self.columns = [*_STEP_COLUMNS, *whole]
+        self.columns = columns
         self._rows: dict[int, dict[str, Any]] = {}
         self._waiting: list[tuple[int, Tensor]] = []
         self._bar: Any = None
@@ -101,7 +91,7 @@ class Reporter:
     def evaluated(self, step: int, epoch: int, figures: dict[str, float]) -> None:
         """Note the figures of the evaluation rows after an epoch, on the line of its last step."""
         self.describe(step, figures)
-        text = "  ".join(f"{k} {figures[k]:.4f}" for k in ("loss", "accuracy", "f1_macro") if k in figures)
+        text = "  ".join(f"{k} {figures[k]:.4f}" for k in _SHOWN if k in figures)
         if self._bar is not None:
             self._bar.write(f"epoch {epoch}: {text}", file=sys.stderr)
         else:
@@ -119,9 +109,9 @@ class Reporter:
         row = self._rows[step]
         row["valid_loss"] = f"{figures['loss']:.5f}"
         row["valid_mean_token_accuracy"] = f"{figures['accuracy']:.6g}"
-        for column in self.columns:
-            if column in _WHOLE and _WHOLE[column] in figures:
-                row[column] = f"{figures[_WHOLE[column]]:.6g}"
+        for column, name in self.columns.items():
+            if name in figures:
+                row[column] = f"{figures[name]:.6g}"
         self._write()
 
     def stop(self) -> None:
@@ -134,7 +124,7 @@ class Reporter:
         if not self._main:
             return
         buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, self.columns, restval="", lineterminator="\n")
+        writer = csv.DictWriter(buffer, [*_STEP_COLUMNS, *self.columns], restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(self._rows[step] for step in sorted(self._rows))
         write_atomically(self.folder.steps, buffer.getvalue())

@@ -116,7 +116,7 @@ def fingerprints(config: TrainConfig) -> dict[str, Any]:
         DataError: a file is missing or cannot be read.
     """
     files: dict[str, str] = {}
-    for name in (config.train_file, config.eval_file, config.test_file):
+    for name in (config.train_file, config.eval_file, config.test_file, config.qrels):
         if name is None:
             continue
         try:

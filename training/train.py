@@ -4,7 +4,6 @@ The same module runs in one process as `python -m training.train`. Killed at any
 the same command, it goes on from the last saved state.
 """
 
-import json
 import logging
 import os
 import sys
@@ -16,39 +15,32 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from torch import nn
 
-from training.atomic import write_atomically
+from training import classify_data, rerank_data
 from training.base import hash_weights, resolve_base
 from training.batches import Example
-from training.checkpoint import Checkpoint, save_checkpoint
-from training.classify import ClassifyData, ClassifyTask, read_data
+from training.checkpoint import Checkpoint
+from training.classify import ClassifyTask
 from training.config import TrainConfig, parse_config
 from training.engine import Engine
 from training.errors import EncoreError, TrainingError
-from training.evaluate import measure
-from training.events import append_event
+from training.finish import finish
 from training.loop import Loop
 from training.manifest import Manifest
 from training.model import build_network, choose_max_length, freeze_embeddings
 from training.network import Network
-from training.probe import fit_linear
 from training.progress import Reporter
 from training.recipe import mixed_precision, resolve
-from training.report import draw_confusion, draw_curves, metrics_table, model_card, show
-from training.run_folder import RunFolder, fingerprints
+from training.rerank import RerankTask
+from training.run_folder import RunFolder
+from training.task import Data, Task
 
 log = logging.getLogger("training")
 
 _PRECISION = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
-_PROBE_ROWS = 4_000
-"""Rows the first head is fitted on; more change it little."""
-_PROBE_STRENGTH = 0.01
-"""Regularised well below the best probe: a head that is already certain of its training rows passes no gradient on."""
 
 
 def run(config: TrainConfig) -> Path:
@@ -76,18 +68,16 @@ def train(config: TrainConfig, accelerator: Accelerator, folder: RunFolder) -> N
     """Everything between a claimed folder and a finished one."""
     began = time.monotonic()
     set_seed(config.seed)
-    data = read_data(config)
+    data, task = open_task(config)
     for note in data.notes:
         log.info(note)
     start = build_network(config, data.labels)
     network, tokenizer = start.network, start.tokenizer
+    found: dict[str, Any] = {"pooling": network.pooling, "precision": _PRECISION[accelerator.mixed_precision]}
+    if config.task == "rerank":
+        found["cross_layers"] = network.cross_layers
     config = resolve(
-        config.model_copy(
-            update={
-                "problem": "multi_label" if data.multi_label else "single_label",
-                "precision": _PRECISION[accelerator.mixed_precision],
-            }
-        ),
+        config.model_copy(update=data.resolved() | found),
         rows=len(data.train),
         hidden=network.backbone.config.hidden_size,
         max_length=choose_max_length(config, network.backbone, tokenizer),
@@ -97,59 +87,46 @@ def train(config: TrainConfig, accelerator: Accelerator, folder: RunFolder) -> N
         freeze_embeddings(network)
     checkpoint = Checkpoint(network, tokenizer, describe(config, data, network))
     engine = Engine(checkpoint, accelerator.device)
-    task = ClassifyTask(data.labels, data.multi_label, config.label_smoothing)
-    seen, held = (task.examples(rows, engine.encoder) for rows in (data.train, data.eval))
-    if config.balance == "class_weights":
-        seen = task.weighted(seen)
-    if config.conflicts == "soften" and not data.multi_label:
-        seen = task.softened(data.train, seen)
+    seen, held = task.prepared(data.train, engine.encoder), task.examples(data.eval, engine.encoder)
     log.info(summary(config, data, network, seen))
     if start.fresh_head and folder.newest_state() is None:
-        start_head(network, engine, seen, multi_label=data.multi_label, seed=config.seed)
-    reporter = Reporter(folder, binary=len(data.labels) == 2 and not data.multi_label, accelerator=accelerator)
+        task.start_head(network, engine, seen)
+    reporter = Reporter(folder, task.columns, accelerator=accelerator)
     loop = Loop(config, accelerator, task, engine, network)
     loop.run(seen, held, folder, reporter)
-    logits = loop.score(held)
+    outputs = loop.score(held)
     if accelerator.is_main_process:
-        decision = task.decide(logits, np.stack([example.target for example in held]), calibrate=True)
-        chosen = checkpoint.manifest.model_copy(
-            update={"temperature": decision.temperature, "thresholds": decision.thresholds}
-        )
-        seconds = time.monotonic() - began
-        finish(config, data, Checkpoint(network, tokenizer, chosen), folder, loop, reporter, seconds)
+        chosen = task.calibrated(checkpoint.manifest, outputs, held)
+        finish(config, data, Checkpoint(network, tokenizer, chosen), folder, loop.progress, reporter, began)
     accelerator.wait_for_everyone()
 
 
-def start_head(network: Network, engine: Engine, train: Sequence[Example], *, multi_label: bool, seed: int) -> None:
-    """Give the head the weights of a linear probe on the base as it is, before any of it is trained.
-
-    A random head sends noise back through good features in the first steps; one that fits them keeps what the
-    base knows (Kumar et al. 2022, arXiv:2202.10054).
-    """
-    chosen = np.random.default_rng(seed).permutation(len(train))[:_PROBE_ROWS]
-    head, network.head = network.head, nn.Identity()
-    network.to(engine.device).eval()
-    pooled = engine.score([train[i].item for i in chosen])
-    found = fit_linear(
-        pooled, np.stack([train[i].target for i in chosen]), multi_label=multi_label, strength=_PROBE_STRENGTH
+def open_task(config: TrainConfig) -> tuple[Data, Task]:
+    """Read the files of a run, and say what the loop is to do with them; errors as in the tasks' `read_data`."""
+    if config.task == "rerank":
+        ranked = rerank_data.read_data(config)
+        return ranked, RerankTask(config.loss, config.group_size, config.seed)
+    labelled = classify_data.read_data(config)
+    soften = config.conflicts == "soften" and not labelled.multi_label
+    return labelled, ClassifyTask(
+        labelled.labels,
+        labelled.multi_label,
+        label_smoothing=config.label_smoothing,
+        weigh=config.balance == "class_weights",
+        soften=soften,
+        seed=config.seed,
     )
-    network.head = head
-    with torch.no_grad():
-        for parameter, value in zip(head.parameters(), (found.weight, found.bias), strict=True):
-            parameter.copy_(torch.from_numpy(value))
 
 
-def describe(config: TrainConfig, data: ClassifyData, network: Network) -> Manifest:
+def describe(config: TrainConfig, data: Data, network: Network) -> Manifest:
     """The manifest of the checkpoint to be, before calibration; the config must be resolved."""
     assert isinstance(config.max_length, int)
     base = resolve_base(config.base_model).absolute()
     return Manifest(
-        problem_type="multi_label_classification" if data.multi_label else "single_label_classification",
-        labels=data.labels,
-        surfaces=data.surfaces,
-        rules=data.rules,
+        **data.described(),
         max_length=config.max_length,
         pooling=network.pooling,
+        cross_layers=network.cross_layers,
         # A folder is noted by its absolute path: the checkpoint will be loaded from elsewhere.
         base_model=str(base) if Path(config.base_model).is_dir() else config.base_model,
         base_sha256=hash_weights(base) if config.lora else None,
@@ -159,60 +136,15 @@ def describe(config: TrainConfig, data: ClassifyData, network: Network) -> Manif
     )
 
 
-def finish(
-    config: TrainConfig,
-    data: ClassifyData,
-    checkpoint: Checkpoint,
-    folder: RunFolder,
-    loop: Loop,
-    reporter: Reporter,
-    seconds: float,
-) -> None:
-    """Write the checkpoint, measure what was written, and leave metrics, plots and card."""
-    settings = {"train_config.yaml": config.to_yaml()}
-    save_checkpoint(folder.checkpoint, checkpoint, settings)
-    engine = Engine.load(folder.checkpoint)
-    seen = len(data.train) * loop.progress.epoch
-    metrics: dict[str, Any] = {
-        "train": {
-            "rows": len(data.train),
-            "epochs": loop.progress.epoch,
-            "best_epoch": loop.progress.best_epoch + 1,
-            "steps": loop.progress.step,
-            "seconds": round(seconds, 1),
-            "rows_per_second": round(seen / seconds, 1),
-        },
-        "history": loop.progress.history,
-    }
-    for name, rows in (("eval", data.eval), ("test", data.test)):
-        if rows:
-            metrics[name] = measure(engine, rows)
-    headline = {k: v for k, v in metrics["eval"].items() if isinstance(v, float)}
-    final = checkpoint.manifest.model_copy(update={"metrics": headline})
-    text = json.dumps(metrics, indent=2, ensure_ascii=False) + "\n"
-    card = model_card(final, metrics, config.to_yaml(), fingerprints(config)["files"])
-    extra = settings | {"metrics.json": text, "README.md": card}
-    save_checkpoint(folder.checkpoint, Checkpoint(checkpoint.network, checkpoint.tokenizer, final), extra)
-    reporter.describe(loop.progress.step, metrics["eval"])
-    draw_curves(folder.steps, folder.path / "curves.png")
-    part = metrics.get("test", metrics["eval"])
-    draw_confusion(part["confusion_matrix"], data.labels, folder.path / "confusion.png", multi_label=data.multi_label)
-    append_event(folder.events, "The run has successfully completed", data={"step": loop.progress.step})
-    write_atomically(folder.metrics, text)
-    folder.clean()
-    show(metrics_table({name: metrics[name] for name in ("eval", "test") if name in metrics}))
-    log.info("checkpoint: %s", folder.checkpoint)
-
-
-def summary(config: TrainConfig, data: ClassifyData, network: Network, train: Sequence[Example]) -> str:
+def summary(config: TrainConfig, data: Data, network: Network, train: Sequence[Example]) -> str:
     """One line about what is going to happen."""
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    items = sum(len(example.items) for example in train)
     return (
-        f"{len(data.train)} training, {len(data.eval)} evaluation, {len(data.test)} test rows; "
-        f"{len(data.labels)} labels{' (multi-label)' if data.multi_label else ''}; "
+        f"{data.summary}; "
         f"{trained / 1e6:.1f} M of {sum(p.numel() for p in network.parameters()) / 1e6:.1f} M weights trained; "
         f"{config.epochs} epochs, batch size {config.batch_size}, learning rate {config.learning_rate:.3g}, "
-        f"{config.precision}, mean length {sum(len(e.item) for e in train) / len(train):.0f} tokens"
+        f"{config.precision}, mean length {sum(example.tokens for example in train) / items:.0f} tokens"
     )
 
 

@@ -8,10 +8,10 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field, TypeAdapter
 from starlette.responses import Response
 
-from serving.cohere.resolve import find_model, scorer_of
 from serving.cohere.wire import answer, meta, parse
 from serving.errors import RequestError
 from serving.names import new_id
+from serving.resolve import find_model, scorer_of
 
 MAX_INPUTS = 96
 MAX_EXAMPLES = 2500
@@ -44,21 +44,18 @@ _BODY = TypeAdapter(ClassifyBody)
 
 @router.post("/v1/classify")
 @router.post("/v1/v1/classify", include_in_schema=False)
-@router.post("/classify", include_in_schema=False)
 async def classify(request: Request) -> Response:
     """Classify up to 96 texts, with a fine-tuned model or by examples.
 
-    The aliases are where the SDK ends up when its base URL has `/v1` in it, and SDK 5.0 to 5.7 when it has not.
+    The alias is where the SDK ends up when its base URL has `/v1` in it.
     """
     body = parse(_BODY, await request.body())
     inputs, examples = _check_inputs(body.inputs), body.examples or []
-    model = await find_model(request, body.model)
+    model = await find_model(request, body.model, "classify")
     truncate = body.truncate or "END"
     if model is None or examples:
         # With examples the labels are theirs, also when a fine-tuned model is named.
         scores = await scorer_of(request).classify_by_examples(_check_examples(examples), inputs, truncate)
-    elif model.task != "classify":
-        raise RequestError(400, f"invalid request: model '{body.model}' is a {model.task} model; it cannot classify")
     else:
         scores = await scorer_of(request).classify(model, inputs, truncate)
     if scores.thresholds is None:

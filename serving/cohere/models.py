@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from serving.cohere.resolve import find_model, scorer_of
 from serving.cohere.wire import answer
 from serving.errors import RequestError
 from serving.models import Model
-from serving.names import BASE_NAMES
+from serving.names import BASE_NAMES, RERANK_NAMES
+from serving.resolve import find_model, scorer_of
 
 Endpoint = Literal["chat", "embed", "classify", "summarize", "rerank", "rate", "generate"]
 
@@ -38,7 +38,7 @@ async def list_models(
     if page_token and not _PAGE_TOKEN.fullmatch(page_token):
         raise RequestError(400, f"invalid request: page_token {page_token[:80]!r} was not given out by this server")
     models = await asyncio.to_thread(scorer_of(request).registry.list)
-    entries = {f"{0:020}-{index:x}": _base(name) for index, name in enumerate(BASE_NAMES)}
+    entries = {f"{0:020}-{index:02x}": _base(name) for index, name in enumerate(BASE_NAMES + RERANK_NAMES)}
     entries |= {f"{_microseconds(model.created_at):020}-{model.id}": describe(model) for model in models}
     listed = "default_endpoints" if default_only else "endpoints"
     keys = [key for key, entry in entries.items() if key > page_token and (not endpoint or endpoint in entry[listed])]
@@ -49,7 +49,7 @@ async def list_models(
 @router.get("/v1/models/{name:path}")
 @router.get("/v1/v1/models/{name:path}", include_in_schema=False)
 async def get_model(request: Request, name: str) -> Response:
-    """Describe one model, by whatever name the classify endpoint would take."""
+    """Describe one model, by whatever name the endpoints would take."""
     if not name:
         raise RequestError(404, "404 page not found")
     model = await find_model(request, name)
@@ -65,18 +65,19 @@ async def check_api_key() -> Response:
 
 def describe(model: Model) -> dict[str, Any]:
     """A fine-tuned model as the models API shows it."""
-    return _entry(model.public_name, model.max_length, finetuned=True)
+    return _entry(model.public_name, model.task, model.max_length, finetuned=True)
 
 
 def _base(name: str) -> dict[str, Any]:
-    return _entry(name, _BASE_CONTEXT, finetuned=False)
+    task = "rerank" if name in RERANK_NAMES else "classify"
+    return _entry(name, task, _BASE_CONTEXT, finetuned=False)
 
 
-def _entry(name: str, context_length: int, *, finetuned: bool) -> dict[str, Any]:
+def _entry(name: str, task: str, context_length: int, *, finetuned: bool) -> dict[str, Any]:
     return {
         "name": name,
-        "endpoints": ["classify"],
-        "default_endpoints": ["classify"] if name == BASE_NAMES[0] else [],
+        "endpoints": [task],
+        "default_endpoints": [task] if name in (BASE_NAMES[0], RERANK_NAMES[0]) else [],
         "finetuned": finetuned,
         "is_deprecated": False,
         "context_length": context_length,

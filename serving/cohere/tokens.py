@@ -7,9 +7,9 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field, TypeAdapter
 from starlette.responses import Response
 
-from serving.cohere.resolve import find_model, scorer_of
 from serving.cohere.wire import answer, meta, parse
 from serving.errors import RequestError
+from serving.resolve import find_model, scorer_of
 
 MAX_LENGTH = 65_536
 """Characters of a text, and tokens of a list."""

@@ -34,7 +34,10 @@ def parse(adapter: TypeAdapter[Parsed], body: bytes) -> Parsed:
 def first_mistake(errors: Sequence[Any]) -> str:
     """The first of pydantic's complaints as `field: reason`."""
     reason = str(errors[0]["msg"])
-    where = ".".join(str(part) for part in errors[0]["loc"] if part not in ("query", "path"))
+    place = errors[0]["loc"]
+    if len(place) > 1 and place[0] in ("query", "path"):  # FastAPI says where it found a parameter
+        place = place[1:]
+    where = ".".join(map(str, place))
     return f"{where or 'body'}: {reason[0].lower()}{reason[1:]}"
 
 
@@ -49,9 +52,9 @@ def render(error: RequestError) -> Response:
     return Response(body, error.status, error.headers, media_type="application/json")
 
 
-def meta(billed: dict[str, int] | None = None, warnings: Sequence[str] = ()) -> dict[str, Any]:
-    """The meta object of API version 1."""
-    content: dict[str, Any] = {"api_version": {"version": "1"}}
+def meta(billed: dict[str, int] | None = None, warnings: Sequence[str] = (), version: int = 1) -> dict[str, Any]:
+    """The meta object of an API version."""
+    content: dict[str, Any] = {"api_version": {"version": str(version)}}
     if billed:
         content["billed_units"] = billed
     if warnings:

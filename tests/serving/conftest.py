@@ -11,7 +11,7 @@ import pytest
 
 from serving.models import Registry
 from serving.settings import Settings
-from tests.serving.live import ROOT, Live, environment, make_checkpoint, open_home, run_app, serve
+from tests.serving.live import ROOT, Live, environment, make_checkpoint, make_reranker, open_home, run_app, serve
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +26,12 @@ def multi_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint(tmp_path_factory.mktemp("multi") / "checkpoint", thresholds=(0.0, 0.5, 1.0), seed=1)
 
 
+@pytest.fixture(scope="session")
+def reranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A reranker's checkpoint."""
+    return make_reranker(tmp_path_factory.mktemp("reranker") / "checkpoint")
+
+
 @pytest.fixture
 def registry(tmp_path: Path) -> Registry:
     """An empty registry."""
@@ -33,12 +39,13 @@ def registry(tmp_path: Path) -> Registry:
 
 
 @pytest.fixture(scope="session")
-def home(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path, multi_checkpoint: Path) -> Path:
-    """A home with the models `desk` (single-label) and `tags` (multi-label)."""
+def home(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path, multi_checkpoint: Path, reranker: Path) -> Path:
+    """A home with the models `desk` (single-label), `tags` (multi-label) and `ranker` (a reranker)."""
     folder = tmp_path_factory.mktemp("home")
     registry = open_home(folder)
     registry.add(checkpoint, "desk")
     registry.add(multi_checkpoint, "tags")
+    registry.add(reranker, "ranker")
     return folder
 
 

@@ -1,6 +1,7 @@
 """Tiny checkpoints, the application in this process, and the real `bentoml serve` in another."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -8,15 +9,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 import torch
 import uvicorn
 from fastapi import FastAPI
+from hypothesis import strategies as st
 
 from serving.app import create_app
 from serving.database import open_database
@@ -25,12 +28,17 @@ from serving.settings import Settings
 from tests.tiny import make_base
 from training.checkpoint import Checkpoint, load_base, save_checkpoint
 from training.manifest import Manifest
-from training.network import Network, linear_head
+from training.network import Network, make_head
 
 ROOT = Path(__file__).parents[2]
 BENTOML = Path(sys.executable).with_name("bentoml")  # of this environment, activated or not
 LABELS = ("billing", "shipping", "returns")
 MAX_LENGTH = 32
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
 
 
 @dataclass(frozen=True)
@@ -47,19 +55,30 @@ class Live:
 def make_checkpoint(
     folder: Path, labels: tuple[str, ...] = LABELS, thresholds: tuple[float, ...] | None = None, seed: int = 0
 ) -> Path:
-    """Write a checkpoint with random weights; mean pooling, so that every word of a text counts."""
+    """Write a classifier with random weights."""
+    problem_type = "multi_label_classification" if thresholds else "single_label_classification"
+    return _save(folder, seed, problem_type=problem_type, labels=labels, thresholds=thresholds)
+
+
+def make_reranker(folder: Path, seed: int = 0) -> Path:
+    """Write a reranker with random weights."""
+    return _save(folder, seed, task="rerank", problem_type=None, labels=())
+
+
+def _save(folder: Path, seed: int, **described: Any) -> Path:
+    """Write a checkpoint; mean pooling, so that every word of a text counts."""
     backbone, tokenizer = load_base(make_base(folder.with_name("base"), seed=seed))
-    head = linear_head(backbone, len(labels))
-    torch.nn.init.normal_(head.weight, std=0.5)
     manifest = Manifest(
-        problem_type="multi_label_classification" if thresholds else "single_label_classification",
-        labels=labels,
-        max_length=MAX_LENGTH,
-        pooling="mean",
-        thresholds=thresholds,
-        base_model="tiny",
-        created_at=datetime.now(UTC),
+        max_length=MAX_LENGTH, pooling="mean", base_model="tiny", created_at=datetime.now(UTC), **described
     )
+    head = make_head(backbone, manifest.task, len(manifest.labels))
+    # A reranker's scale of 20 would, with random weights, drive every score to 1.
+    with torch.no_grad():
+        for name, weights in head.named_parameters():
+            if name == "scale":
+                weights.fill_(1.0)
+            elif weights.ndim == 2:
+                weights.normal_(std=0.5)
     save_checkpoint(folder, Checkpoint(Network(backbone, "mean", head).eval(), tokenizer, manifest))
     return folder
 
@@ -67,6 +86,31 @@ def make_checkpoint(
 def open_home(home: Path) -> Registry:
     """The registry in `home`, as a server with default settings opens it."""
     return Registry(home, open_database(f"sqlite:///{home / 'encore.db'}"))
+
+
+def send(wire: httpx.Client, path: str, body: Any) -> httpx.Response:
+    """POST a body as it stands, or as JSON."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return wire.post(path, content=content, headers={"content-type": "application/json"})
+
+
+def rank_scores(
+    wire: httpx.Client, query: str, documents: list[Any], path: str = "/v1/rerank", **fields: Any
+) -> list[float]:
+    """What `ranker` gives each document, in their order."""
+    response = send(wire, path, {"model": "ranker", "query": query, "documents": documents, **fields})
+    assert response.status_code == 200, response.text
+    found = {result["index"]: result["relevance_score"] for result in response.json()["results"]}
+    return [found[index] for index in range(len(documents))]
+
+
+def refused(response: httpx.Response, status: int = 400, keys: Collection[str] = ("id", "message")) -> str:
+    """The message of a refusal that has the shape it should have."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
+    body = response.json()
+    assert set(body) == set(keys)
+    return body["message"]
 
 
 def _free_port() -> int:

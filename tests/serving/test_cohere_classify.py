@@ -1,7 +1,6 @@
 """POST /v1/classify as the Cohere API reference describes it, by the SDK and on the wire, against the real server."""
 
 import asyncio
-import json
 import math
 import uuid
 from collections.abc import Iterator
@@ -15,6 +14,8 @@ from cohere import ClassifyExample
 from cohere.errors import BadRequestError, NotFoundError
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from tests.serving.live import JSON, refused, send
 
 EXAMPLES = [
     {"text": "Win a cash prize now", "label": "spam"},
@@ -38,16 +39,7 @@ def wire(server: Any) -> Iterator[httpx.Client]:
 
 
 def post(wire: httpx.Client, body: Any, path: str = "/v1/classify") -> httpx.Response:
-    content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return wire.post(path, content=content, headers={"content-type": "application/json"})
-
-
-def refused(response: httpx.Response, status: int = 400) -> str:
-    assert response.status_code == status, response.text
-    assert response.headers["content-type"] == "application/json"
-    body = response.json()
-    assert set(body) == {"id", "message"}
-    return body["message"]
+    return send(wire, path, body)
 
 
 def test_sdk_single_label(client: cohere.Client) -> None:
@@ -218,11 +210,6 @@ def test_bad_requests_are_400_and_say_why(wire: httpx.Client, body: Any, message
     assert message in refused(post(wire, body))
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=5,
-)
 FIELDS = dict.fromkeys(("inputs", "examples", "model", "truncate", "preset"), JSON)
 
 

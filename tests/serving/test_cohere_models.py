@@ -10,7 +10,7 @@ import httpx
 import pytest
 from cohere.errors import BadRequestError, NotFoundError
 
-from serving.names import BASE_NAMES
+from serving.names import BASE_NAMES, RERANK_NAMES
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -33,11 +33,16 @@ def names(client: cohere.Client, **options: Any) -> list[str]:
 
 def test_list_shows_base_models_and_fine_tuned_ones(client: cohere.Client) -> None:
     listed = client.models.list().models
-    assert [model.name for model in listed[: len(BASE_NAMES)]] == list(BASE_NAMES)
-    tuned = listed[len(BASE_NAMES) :]
-    assert len(tuned) >= 2
+    bases = [*BASE_NAMES, *RERANK_NAMES]
+    assert [model.name for model in listed[: len(bases)]] == bases
+    assert [model.endpoints for model in listed[: len(bases)]] == [
+        *[["classify"]] * len(BASE_NAMES),
+        *[["rerank"]] * len(RERANK_NAMES),
+    ]
+    tuned = listed[len(bases) :]
+    assert [model.endpoints for model in tuned[:3]] == [["classify"], ["classify"], ["rerank"]]
     for model in tuned:
-        assert (model.name or "").endswith("-ft") and model.finetuned and model.endpoints == ["classify"]
+        assert (model.name or "").endswith("-ft") and model.finetuned
         assert model.context_length == 32 and model.default_endpoints == [] and model.is_deprecated is False
 
 
@@ -55,9 +60,12 @@ def test_paging_goes_through_everything_once(client: cohere.Client) -> None:
 
 
 def test_filters(client: cohere.Client, wire: httpx.Client) -> None:
-    assert names(client, endpoint="classify") == names(client)
-    assert names(client, endpoint="rerank") == []
+    classify, rerank = names(client, endpoint="classify"), names(client, endpoint="rerank")
+    assert sorted(classify + rerank) == sorted(names(client)) and client.models.get("ranker").name in rerank
+    assert classify[: len(BASE_NAMES)] == list(BASE_NAMES) and rerank[: len(RERANK_NAMES)] == list(RERANK_NAMES)
+    assert names(client, endpoint="embed") == []
     assert names(client, endpoint="classify", default_only=True) == [BASE_NAMES[0]]
+    assert names(client, endpoint="rerank", default_only=True) == [RERANK_NAMES[0]]
     wrong = ({"page_size": 0}, {"page_size": 1001}, {"page_size": "x"}, {"endpoint": "sing"}, {"default_only": "true"})
     for query in (*wrong, {"page_token": "mine"}):
         response = wire.get("/v1/models", params=query)
@@ -128,11 +136,12 @@ def test_adding_and_removing_needs_no_restart(
     assert public not in names(client)
 
 
-def test_a_checkpoint_that_cannot_be_loaded_is_a_400(server: Any, client: cohere.Client, command: Command) -> None:
+def test_a_checkpoint_that_cannot_be_loaded_is_a_400(
+    server: Any, client: cohere.Client, checkpoint: Path, command: Command
+) -> None:
     source = server.home / "damaged"
     source.mkdir(exist_ok=True)
-    good = next((server.home / "models").iterdir())
-    (source / "config.json").write_bytes((good / "config.json").read_bytes())
+    (source / "config.json").write_bytes((checkpoint / "config.json").read_bytes())
     assert command(server.home, "add", source, "--name", "damaged").returncode == 0
     with pytest.raises(BadRequestError) as error:
         client.classify(model="damaged", inputs=["x"])

@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,11 @@ def one_thread() -> None:
 
 
 @pytest.fixture(autouse=True)
-def new_run() -> None:
+def new_run() -> Generator[None, None, None]:
     """Accelerate keeps its state for a process; here a process sees many runs, of different precision."""
     AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)  # for what a module's fixtures run
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +51,34 @@ def topic_rows(count: int, seed: int = 0, labels: tuple[str, ...] = tuple(TOPICS
         words = rng.choices(TOPICS[label].split(), k=rng.randint(3, 9)) + rng.choices(every, k=1)
         rows.append({"text": " ".join(words), "label": label})
     return rows
+
+
+def topic_queries(count: int, seed: int = 0, relevant: int = 1, others: int = 5) -> list[dict[str, Any]]:
+    """Queries in the first words of a topic; relevant passages in its last ones, hard negatives in other topics'.
+
+    A query shares no word with its passages, so that nothing but training tells which of them are relevant.
+    """
+    rng = random.Random(seed)
+    rows: list[dict[str, Any]] = []
+    for number in range(count):
+        topic, *rest = (words.split() for words in rng.sample(list(TOPICS.values()), 3))
+        good = [" ".join(rng.choices(topic[3:], k=5)) for _ in range(relevant)]
+        bad = [" ".join(rng.choices(rng.choice(rest)[3:], k=rng.randint(3, 7))) for _ in range(others)]
+        query = " ".join([*rng.choices(topic[:3], k=3), *str(number)])
+        rows.append({"query": query, "relevant_passages": list(dict.fromkeys(good)), "hard_negatives": bad})
+    return rows
+
+
+def candidates(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
+    """Rows of one relevant passage as candidate lists, with that passage last, and their judgements (qrels)."""
+    lists: list[dict[str, Any]] = []
+    qrels: list[str] = []
+    for qid, row in enumerate(rows):
+        texts = list(dict.fromkeys([*row["hard_negatives"], *row["relevant_passages"]]))
+        docids = [f"{qid}-{n}" for n in range(len(texts))]
+        lists.append({"qid": str(qid), "query": row["query"], "docids": docids, "texts": texts})
+        qrels.append(f"{qid} 0 {docids[-1]} 1\n")
+    return lists, "".join(qrels)
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def test_a_short_request_does_not_wait_for_a_long_one(engine: Gated) -> None:
 
 
 def test_each_of_many_requests_gets_its_turn(engine: Gated) -> None:
-    batcher = Batcher(Limits(max_items=4, max_waste=1.0))
+    batcher = Batcher(Limits(max_items=4, max_waste=1.0, short_tokens=1))
     start_held(batcher, engine)
     requests = [batcher.submit(engine, engine.encode(["is " * n] * 40)) for n in (1, 2, 3, 4, 5)]
     engine.let_run(10)
@@ -115,6 +115,32 @@ def test_each_of_many_requests_gets_its_turn(engine: Gated) -> None:
     engine.release()
     wait(requests, SECONDS)
     batcher.close()
+
+
+def test_short_requests_are_served_every_other_time_and_keep_the_batches_of_long_ones_small(
+    engine: Gated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.engine.batcher._MINDFUL_SECONDS", 1e9)
+    batcher = Batcher(Limits(max_tokens=600, max_waste=1.0, short_tokens=60))
+    start_held(batcher, engine)
+    long = [batcher.submit(engine, engine.encode(["my order is stuck"] * 500)) for _ in range(3)]
+    short = [batcher.submit(engine, engine.encode(["is " * n] * 2)) for n in (5, 10)]
+    engine.let_run(5)
+    wait(short, SECONDS)
+    sizes = [(len(batch), batch[0]) for batch in engine.batches[1:5]]
+    assert sorted(size for size in sizes if size[0] == 2) == [(2, 7), (2, 12)]
+    assert [size for size in sizes if size[0] != 2] == [(5, 6)] * 2
+    assert (sizes[0][0] == 2) != (sizes[1][0] == 2)
+    engine.release()
+    wait([*long, *short], SECONDS)
+    batcher.close()
+
+
+def test_without_short_requests_batches_are_full(engine: Gated) -> None:
+    batcher = Batcher(Limits(max_tokens=600, short_tokens=60))
+    result(batcher.submit(engine, engine.encode(["my order is stuck"] * 500)))
+    batcher.close()
+    assert {len(batch) for batch in engine.batches} == {100}
 
 
 def test_requests_that_wait_together_share_a_batch(engine: Gated) -> None:

@@ -35,32 +35,57 @@ def test_batches_hold_texts_of_similar_length_in_random_order() -> None:
     assert abs(float(np.corrcoef(longest, range(len(longest)))[0, 1])) < 0.3
 
 
+def example(*lengths: int, mark: float = 0) -> Example:
+    items = tuple(Encoded([1] * length) for length in lengths)
+    return Example(items, np.full(len(lengths), mark, np.float32))
+
+
+def marks(examples: list[Example]) -> list[float]:
+    return [float(each.target[0]) for each in examples]
+
+
+GROUPS = st.lists(st.lists(st.integers(1, 200), min_size=1, max_size=9), min_size=1, max_size=60)
+
+
 @settings(deadline=None, derandomize=True)
-@given(LENGTHS, st.integers(1, 9), st.integers(1, 4000), st.data())
-def test_shares_give_each_row_to_one_process_in_equally_many_passes(
-    lengths: list[int], world: int, tokens: int, data: st.DataObject
+@given(GROUPS, st.integers(1, 9), st.integers(1, 4000))
+def test_shares_give_each_example_to_one_process_in_equally_many_passes(
+    groups: list[list[int]], world: int, tokens: int
 ) -> None:
-    batch = data.draw(st.lists(st.integers(0, len(lengths) - 1), min_size=1, unique=True))
-    planned = shares(batch, lengths, Limits(max_tokens=tokens), world)
+    batch = [example(*lengths, mark=number) for number, lengths in enumerate(groups)]
+    planned = shares(batch, Limits(max_tokens=tokens), world)
     assert len(planned) == world
     assert len({len(passes) for passes in planned}) == 1
-    assert sorted(i for passes in planned for rows in passes for i in rows) == sorted(batch)
-    rows_each = [sum(map(len, passes)) for passes in planned]
-    assert max(rows_each) - min(rows_each) <= 1
+    assert sorted(mark for passes in planned for part in passes for mark in marks(part)) == list(range(len(batch)))
+    each = [sum(map(len, passes)) for passes in planned]
+    assert max(each) - min(each) <= 1
     for passes in planned:
-        for rows in passes:
-            assert len(rows) <= 1 or len(rows) * max(lengths[i] for i in rows) <= tokens
+        for part in passes:
+            items = sum(len(one.items) for one in part)
+            assert len(part) <= 1 or items * max(one.longest for one in part) <= tokens
 
 
-def test_fewer_rows_than_processes_leave_empty_passes() -> None:
-    assert shares([7], [1] * 8, Limits(), 3) == [[[7]], [[]], [[]]]
+def test_fewer_examples_than_processes_leave_empty_passes() -> None:
+    planned = shares([example(1, mark=7)], Limits(), 3)
+    assert [[marks(part) for part in passes] for passes in planned] == [[[7]], [[]], [[]]]
 
 
-def test_collate_pads_on_the_right() -> None:
+def test_collate_puts_texts_side_by_side_padded_on_the_right() -> None:
     targets = np.array([[1, 0], [0, 1]], np.float32)
-    examples = [Example(Encoded([5, 6, 7]), targets[0], 2.0), Example(Encoded([8]), targets[1])]
-    ids, mask, wanted, weights = collate(examples, 9, torch.device("cpu"))
-    assert ids.tolist() == [[5, 6, 7], [8, 9, 9]]
-    assert mask.tolist() == [[1, 1, 1], [1, 0, 0]]
-    assert wanted.tolist() == targets.tolist()
-    assert weights.tolist() == [2.0, 1.0]
+    examples = [Example((Encoded([5, 6, 7]),), targets[:1], 2.0), Example((Encoded([8]),), targets[1:])]
+    batch = collate(examples, 9, torch.device("cpu"))
+    assert batch.inputs.ids.tolist() == [[5, 6, 7], [8, 9, 9]]
+    assert batch.inputs.mask.tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert batch.targets.tolist() == targets.tolist()
+    assert batch.weights.tolist() == [2.0, 1.0]
+    assert batch.sizes == [1, 1]
+
+
+def test_collate_keeps_the_candidates_of_a_query_together() -> None:
+    first = Example((Encoded([5, 6], 1), Encoded([5, 7, 8], 1)), np.array([1, 0], np.float32))
+    second = Example((Encoded([3, 4, 9], 2),), np.array([2], np.float32), 0.5)
+    batch = collate([first, second], 0, torch.device("cpu"))
+    assert batch.inputs.ids.tolist() == [[5, 6, 0], [5, 7, 8], [3, 4, 9]]
+    assert batch.inputs.split.tolist() == [1, 1, 2]
+    assert batch.targets.tolist() == [1, 0, 2]
+    assert (batch.sizes, batch.weights.tolist()) == ([2, 1], [1.0, 0.5])

@@ -19,7 +19,7 @@ from training.config import LoraSettings
 from training.errors import ModelError
 from training.manifest import Manifest, is_checkpoint, read_manifest
 from training.model import add_lora
-from training.network import Network, linear_head
+from training.network import Network, make_head
 from training.text import TextRules
 
 IDS = torch.tensor([[1, 9, 12, 30, 2], [1, 7, 2, 0, 0]])
@@ -52,7 +52,9 @@ def make_checkpoint(base: Path, *, lora: bool = False, seed: int = 0) -> Checkpo
         versions={"torch": "2"},
         metrics={"accuracy": 0.5},
     )
-    return Checkpoint(Network(backbone, "mean", linear_head(backbone, 3)).eval(), load_tokenizer(base), manifest)
+    return Checkpoint(
+        Network(backbone, "mean", make_head(backbone, "classify", 3)).eval(), load_tokenizer(base), manifest
+    )
 
 
 def saved(folder: Path, base: Path, *, lora: bool = False) -> Path:
@@ -62,7 +64,7 @@ def saved(folder: Path, base: Path, *, lora: bool = False) -> Path:
 
 def outputs(checkpoint: Checkpoint) -> Tensor:
     with torch.inference_mode():
-        return checkpoint.network(IDS, MASK)
+        return checkpoint.network(IDS, MASK, torch.zeros(len(IDS), dtype=torch.long))
 
 
 def refusal(folder: Path) -> str:

@@ -16,18 +16,25 @@ def row(text: str, label: str) -> ClassifyRow:
 
 
 def softened(rows: list[ClassifyRow]) -> list[list[float]]:
-    examples = [Example(Encoded([1]), target) for target in TASK.targets(rows)]
-    return [example.target.tolist() for example in TASK.softened(rows, examples)]
+    examples = [Example((Encoded([1]),), target[None]) for target in TASK.targets(rows)]
+    return [example.target[0].tolist() for example in TASK.softened(rows, examples)]
 
 
 def test_contradicted_labels_share_their_target() -> None:
-    # Two of the four texts labelled a also occur as b, and two of the two labelled b as a.
-    rows = [row("1", "a"), row("1", "b"), row("2", "a"), row("2", "b"), row("3", "a"), row("4", "a"), row("5", "c")]
+    # One of the four texts labelled a also occurs as b, and that is the only one labelled b.
+    rows = [row("1", "a"), row("1", "b"), row("2", "a"), row("3", "a"), row("4", "a"), row("5", "c")]
     found = softened(rows)
-    assert found[0] == pytest.approx([0.755, 0.245, 0])
-    assert found[1] == pytest.approx([0.49, 0.51, 0])
-    assert found[4] == pytest.approx([0.755, 0.245, 0])  # its own text is not contradicted, its label is
-    assert found[6] == [0, 0, 1]
+    assert found[0] == pytest.approx([0.875, 0.125, 0])
+    assert found[1] == pytest.approx([0.5, 0.5, 0])
+    assert found[2] == pytest.approx([0.875, 0.125, 0])  # its own text is not contradicted, its label is
+    assert found[5] == [0, 0, 1]
+
+
+def test_a_label_that_is_mostly_contradicted_keeps_half() -> None:
+    # Of a's texts two occur as b as well, one as c, and one as nothing else.
+    rows = [row("1", "a"), row("1", "b"), row("2", "a"), row("2", "b"), row("3", "a"), row("3", "c"), row("4", "a")]
+    found = softened(rows)
+    assert found[6] == found[0] == pytest.approx([1 / 2, 1 / 3, 1 / 6])
 
 
 def test_a_file_without_contradictions_stays_as_it_is() -> None:
@@ -43,5 +50,5 @@ def test_every_target_sums_to_one() -> None:
 
 def test_weights_make_labels_count_alike() -> None:
     rows = [row(str(i), "a") for i in range(6)] + [row("x", "b"), row("y", "b"), row("z", "c")]
-    weighted = TASK.weighted([Example(Encoded([1]), target) for target in TASK.targets(rows)])
+    weighted = TASK.weighted([Example((Encoded([1]),), target[None]) for target in TASK.targets(rows)])
     assert [e.weight for e in weighted] == pytest.approx([0.5] * 6 + [1.5] * 2 + [3.0])

@@ -9,17 +9,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.conftest import WriteRows, topic_rows
+from tests.training.conftest import WriteRows, topic_queries, topic_rows
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tokens", ["100000", "40"], ids=["one pass", "several passes"])
-def test_two_processes_give_the_losses_of_one(base: Path, tmp_path: Path, rows_file: WriteRows, tokens: str) -> None:
+@pytest.mark.parametrize(
+    ("task", "tokens"),
+    [("classify", "100000"), ("classify", "40"), ("rerank", "300")],
+    ids=["one pass", "several passes", "rankings in several passes"],
+)
+def test_two_processes_give_the_losses_of_one(
+    base: Path, tmp_path: Path, rows_file: WriteRows, task: str, tokens: str
+) -> None:
     # 45 training rows in batches of 11: shares are unequal, and the last batch of an epoch has a single row,
     # so that one of the two processes has none.
-    file = rows_file(topic_rows(50))
+    file = rows_file(topic_rows(50) if task == "classify" else topic_queries(50))
     found = {}
     for name, settings in (("one", "cpu.yaml"), ("two", "cpu-ddp.yaml")):
         command = [
@@ -29,7 +35,7 @@ def test_two_processes_give_the_losses_of_one(base: Path, tmp_path: Path, rows_f
             "--config_file",
             f"configs/accelerate/{settings}",
         ]
-        command += ["--main_process_port", "0", "-m", "training.train", "--base_model", str(base)]
+        command += ["--main_process_port", "0", "-m", "training.train", "--task", task, "--base_model", str(base)]
         command += ["--train_file", str(file), "--output_dir", str(tmp_path / name), "--dropout", "0"]
         command += ["--precision", "float32"]
         command += ["--epochs", "2", "--batch_size", "11", "--learning_rate", "0.001", "--max_batch_tokens", tokens]
@@ -42,6 +48,6 @@ def test_two_processes_give_the_losses_of_one(base: Path, tmp_path: Path, rows_f
     for column, tolerance in (("train_loss", 2e-4), ("train_accuracy", 1e-6)):
         one, two = ([float(row[column]) for row in found[name]] for name in ("one", "two"))
         assert one == pytest.approx(two, abs=tolerance)
-    last = [json.loads((tmp_path / name / "metrics.json").read_text())["eval"] for name in ("one", "two")]
+    last = [json.loads((tmp_path / name / "metrics.json").read_text())["history"][-1] for name in ("one", "two")]
     assert last[0]["accuracy"] == last[1]["accuracy"]
     assert last[0]["loss"] == pytest.approx(last[1]["loss"], abs=1e-3)

@@ -1,10 +1,13 @@
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.tiny import make_tokenizer
-from training.engine.encoding import Encoder, TooLongError
+from training.engine.encoding import Encoded, Encoder, TooLongError
 from training.errors import ModelError
 from training.text import TextRules
 
@@ -97,3 +100,117 @@ def test_a_tokenizer_that_cannot_be_used_is_refused() -> None:
         Encoder(SimpleNamespace(name_or_path="slow/model"), 16, TextRules())
     with pytest.raises(ModelError, match="max_length 2 leaves no room"):
         encoder(max_length=2)
+
+
+def tokens(made: Encoder, text: str) -> list[int]:
+    return made.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def parts(made: Encoder, pair: Encoded) -> tuple[list[str], list[str]]:
+    return words(made, pair.ids[: pair.split]), words(made, pair.ids[pair.split :])
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_a_pair_is_two_texts_each_encoded_alone(family: str) -> None:
+    made = encoder(family)
+    queries, passages = ["my order", "is it late?", ""], [["refund today", ""], [TEXT], ["hello"]]
+    found = made.encode_pairs(queries, passages)
+    assert [len(group) for group in found] == [2, 1, 1]
+    for query, texts, group in zip(queries, passages, found, strict=True):
+        for text, pieces in zip(texts, group, strict=True):
+            first, second = made.encode([query, text])
+            assert pieces == [Encoded(first.ids + second.ids, len(first))]
+
+
+@pytest.mark.parametrize(
+    ("family", "query", "passage"),
+    [
+        ("bert", ["<s>", "please", "refund", "my", "</s>"], ["<s>", "is", "it", "late", "</s>"]),
+        ("gpt2", ["please", "refund", "my", "late", "order"], ["is", "it", "late", "?", "hello"]),
+    ],
+)
+def test_a_long_query_is_cut_to_half_and_the_passage_to_the_rest(
+    family: str, query: list[str], passage: list[str]
+) -> None:
+    made = encoder(family, max_length=10)
+    [[[pair]]] = made.encode_pairs([TEXT], [["is it late? hello"]])
+    assert parts(made, pair) == (query, passage)
+
+
+def test_a_short_query_leaves_its_room_to_the_passage() -> None:
+    made = encoder(max_length=10)
+    [[[pair]]] = made.encode_pairs(["my"], [[TEXT]])
+    assert parts(made, pair) == (["<s>", "my", "</s>"], ["<s>", "please", "refund", "my", "late", "order", "</s>"])
+
+
+def test_a_long_passage_is_divided_into_consecutive_pieces() -> None:
+    made = encoder(max_length=8)
+    pieces = ["please refund my", "late order today", "is it late", "?"]
+
+    def divided(chunks: int, cut: int | None = None) -> list[str]:
+        [[pairs]] = made.encode_pairs(["a"], [[f"{TEXT} is it late?"]], chunks, cut)
+        assert all(pair.ids[:3] == pairs[0].ids[:3] and pair.split == 3 for pair in pairs)
+        return [" ".join(parts(made, pair)[1][1:-1]) for pair in pairs]
+
+    assert divided(9) == divided(4) == pieces
+    assert divided(2) == pieces[:2]
+    assert divided(1) == pieces[:1]
+    assert divided(9, cut=6) == pieces[:2]
+    assert divided(9, cut=4) == ["please refund my", "late"]
+    assert divided(9, cut=2) == ["please refund"]
+    assert divided(1, cut=100) == pieces[:1]
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_a_text_alone_is_divided_as_a_passage_is(family: str) -> None:
+    made = encoder(family, max_length=5)
+    short, long, empty = made.encode_pieces(["my order", TEXT, ""], chunks=3)
+    assert [short, empty] == [[item] for item in made.encode(["my order", ""])]
+    assert [item.split for item in long] == [0] * len(long)
+    special = 2 if family == "bert" else 0
+    inner = [item.ids[special // 2 : len(item) - special // 2] for item in long]
+    assert list(chain(*inner)) == tokens(made, TEXT)
+    assert [made.encode_pieces([TEXT], 1)[0], made.encode_pieces([TEXT], 3, cut=2)[0]] == [
+        long[:1],
+        made.encode(["please refund"]),
+    ]
+
+
+TEXTS = st.lists(st.sampled_from([*TEXT.split(), "?", "abc", "x1"]), max_size=40).map(" ".join)
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(TEXTS, TEXTS, st.integers(6, 40), st.integers(1, 5), st.none() | st.integers(1, 30))
+def test_pairs_fit_and_pieces_make_up_the_passage(
+    family: str, query: str, passage: str, max_length: int, chunks: int, cut: int | None
+) -> None:
+    made = ENCODERS[family]
+    made.max_length = max_length
+    special = 2 if family == "bert" else 0
+    [[every]] = made.encode_pairs([query], [[passage]], chunks=99)
+    [[kept]] = made.encode_pairs([query], [[passage]], chunks, cut)
+    for pair in (*every, *kept):
+        assert len(pair) <= max_length
+        assert 0 < pair.split < len(pair)
+        assert pair.split <= max(max_length // 2, special + 1)
+    if passage:
+        middle = [pair.ids[pair.split + special // 2 : len(pair) - special // 2] for pair in every]
+        assert list(chain(*middle)) == tokens(made, passage)
+        assert {len(pair) for pair in every[:-1]} <= {max_length}
+    assert 1 <= len(kept) <= chunks
+    if cut is None:
+        assert kept == every[:chunks]
+    else:
+        assert sum(len(pair) - pair.split - special for pair in kept) <= max(cut, 1)
+
+
+ENCODERS = {family: encoder(family) for family in ("bert", "gpt2")}
+
+
+@pytest.mark.parametrize(("family", "max_length"), [("bert", 5), ("gpt2", 1)])
+def test_a_length_without_room_for_two_texts_is_refused(family: str, max_length: int) -> None:
+    with pytest.raises(ModelError, match=f"max_length {max_length} leaves no room for a query and a passage"):
+        encoder(family, max_length).encode_pairs(["a"], [["b"]])
+    [[[pair]]] = encoder(family, max_length + 1).encode_pairs(["a b c"], [["b c"]])
+    assert len(pair) == max_length + 1

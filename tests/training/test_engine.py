@@ -14,7 +14,7 @@ from training.calibration import Floats
 from training.checkpoint import Checkpoint
 from training.engine import Engine, Limits
 from training.manifest import Manifest
-from training.network import Network, linear_head
+from training.network import Network, make_head
 
 FAMILIES = ("bert", "roberta", "modernbert", "gpt2", "llama")
 TEXTS = [" ".join(WORDS[(7 * n + k) % len(WORDS)] for k in range(1 + (11 * n) % 50)) for n in range(40)]
@@ -28,7 +28,7 @@ def make_engine(folder: Path, labels: tuple[str, ...] = ("a", "b", "c"), *, mult
     """A base with a random head of some size."""
     backbone, tokenizer, pooling = load_backbone(folder), load_tokenizer(folder), default_pooling(folder)
     torch.manual_seed(1)
-    head = linear_head(backbone, len(labels))
+    head = make_head(backbone, "classify", len(labels))
     torch.nn.init.normal_(head.weight)
     manifest = Manifest(
         problem_type="multi_label_classification" if multi_label else "single_label_classification",

@@ -84,12 +84,12 @@ def test_two_examples_per_label_classify_obvious_texts() -> None:
     assert [probe.labels[k] for k in found.argmax(axis=1)] == ["billing", "shipping", "account"]
 
 
-def test_softened_targets_count_by_their_largest_label() -> None:
-    """A label that only ever takes a share of others' targets has no rows of its own."""
+def test_shared_targets_become_probabilities() -> None:
+    """Where the embeddings tell nothing, the layer answers with the shares themselves."""
     rng = np.random.default_rng(0)
     embeddings = rng.normal(size=(40, 4)).astype(np.float32)
-    targets = np.zeros((40, 3), np.float32)
-    targets[:20, 0], targets[20:, 1], targets[:, 2] = 0.7, 0.7, 0.3
+    targets = np.tile(np.array([[0.5, 0.3, 0.2, 0]], np.float32), (40, 1))
     found = fit_linear(embeddings, targets, multi_label=False)
-    assert not found.weight[2].any()
-    assert found.weight[:2].any()
+    logits = embeddings @ found.weight.T + found.bias
+    assert not found.weight[3].any()
+    np.testing.assert_allclose(np.exp(logits[:, :3]), targets[:, :3] * np.exp(logits[:, :1]) / 0.5, rtol=0.05)

@@ -9,7 +9,8 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 from training.manifest import Manifest
-from training.report import draw_confusion, draw_curves, label_table, metrics_table, model_card, show
+from training.plots import draw_confusion, draw_curves, draw_first_ranks
+from training.report import label_table, metrics_table, model_card, show
 
 COLUMNS = "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy"
 FIGURES = {"rows": 30, "accuracy": 0.91234, "f1_macro": 0.9, "f1_weighted": 0.89, "loss": 0.3, "ece": 0.02}
@@ -105,3 +106,71 @@ def test_tables_show_what_was_measured(capsys: pytest.CaptureFixture[str]) -> No
 def test_labels_are_shown_as_they_are(capsys: pytest.CaptureFixture[str], label: str) -> None:
     show(label_table([{"label": label, "precision": 0.5, "recall": 1.0, "f1": 0.5, "support": 7}]))
     assert label in capsys.readouterr().out
+
+
+RANKING = {
+    "rows": 30,
+    "ndcg@10": 0.74321,
+    "mrr@10": 0.7,
+    "map": 0.65,
+    "accuracy@1": 0.6,
+    "accuracy@3": 0.8,
+    "recall@10": 0.9,
+    "accuracy": 0.6,
+    "queries": 30,
+    "queries_without_relevant": 0,
+    "first_ranks": [1, 2, 0],
+}
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"fine-tuned": [1, 1, 2, 5, 0], "bm25": [1, 3, 30, 1000, 0]},
+        {"fine-tuned": [1]},
+        {"fine-tuned": [0, 0]},
+        {"fine-tuned": [50], "order": [49]},
+        {"fine-tuned": [1, 0], "runs/$x^{$ _a": [3, 1], "_b": [2, 2], "c": [1, 1], "d": [9, 8]},
+    ],
+)
+def test_first_ranks_are_drawn(tmp_path: Path, columns: dict[str, list[int]]) -> None:
+    draw_first_ranks(columns, tmp_path / "ranks.png")
+    assert min(size_of(tmp_path / "ranks.png")) > 300
+
+
+def reranker(**changes: Any) -> Manifest:
+    return manifest(task="rerank", problem_type=None, labels=(), bias=-0.5, **changes)
+
+
+def test_the_card_of_a_reranker() -> None:
+    metrics = {"train": {"rows": 270}, "eval": RANKING | {"ndcg@10": 0.1}, "test": RANKING}
+    card = ModelCard(model_card(reranker(adapter=True), metrics, "epochs: 3\n", {"rows.jsonl": "abc", "q.txt": "def"}))
+    data: Any = card.data
+    assert data.pipeline_tag == "text-ranking"
+    assert {r.metric_type: r.metric_value for r in data.eval_results} == {
+        "ndcg@10": 0.7432,
+        "mrr@10": 0.7,
+        "accuracy@1": 0.6,
+    }
+    for said in (
+        "# Reranker",
+        "(LoRA adapter)",
+        "64 tokens together",
+        "temperature 1.250 and bias -0.500",
+        "30 test queries",
+        "Trained on 270 queries",
+        "| ndcg@10 | 0.7432 |",
+        "- `q.txt`: sha256 `def`",
+    ):
+        assert said in card.text
+    rows = [line.split(" | ")[0] for line in card.text.splitlines() if line.startswith("| ")]
+    assert rows[2:] == ["| ndcg@10", "| mrr@10", "| map", "| accuracy@1", "| accuracy@3", "| recall@10"]
+
+
+def test_a_table_of_rankings(capsys: pytest.CaptureFixture[str]) -> None:
+    show(metrics_table({"fine-tuned": RANKING, "bm25": {"ndcg@10": 0.5, "accuracy": 0.25, "accuracy@1": 0.25}}))
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert rows[0] == ["metric", "fine-tuned", "bm25"]
+    assert rows[2] == ["ndcg@10", "0.7432", "0.5000"]
+    assert rows[3] == ["mrr@10", "0.7000"]
+    assert [row[0] for row in rows[2:]] == ["ndcg@10", "mrr@10", "map", "accuracy@1", "accuracy@3", "recall@10"]

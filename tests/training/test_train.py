@@ -22,7 +22,7 @@ def train(base: Path, output: Path, file: Path, *flags: str) -> int:
         "--head_learning_rate",
         "0.01",
         "--epochs",
-        "6",
+        "10",
         "--average_decay",
         "0",
         "--freeze_embeddings",
@@ -103,8 +103,9 @@ def test_the_same_command_again_changes_nothing(finished: Path, base: Path) -> N
 
 
 def test_a_checkpoint_can_be_trained_on(finished: Path, tmp_path: Path, rows_file: WriteRows) -> None:
-    rows = topic_rows(60, seed=5)
-    assert train(finished / "checkpoint", tmp_path / "second", rows_file(rows), "--epochs", "1") == 0
+    file = rows_file(topic_rows(60, seed=5))
+    gently = ("--epochs", "1", "--learning_rate", "1e-4", "--head_learning_rate", "1e-4")
+    assert train(finished / "checkpoint", tmp_path / "second", file, *gently) == 0
     assert read_metrics(tmp_path / "second")["history"][0]["accuracy"] >= 0.8  # it went on, it did not start anew
 
 

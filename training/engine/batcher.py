@@ -2,11 +2,13 @@
 
 One thread owns the device. Everything submitted, by any request and for any engine, waits in one place; the
 thread builds each batch around the next request's longest waiting text and fills it with texts of the nearest
-length from all requests for the same engine. Requests take turns, so one with a thousand texts delays a short
-one by at most one batch. There is no waiting window: while a batch runs, the next one gathers.
+length from all requests for the same engine. Requests take turns, short ones every other time, so that a thousand
+documents delay a short request by one batch; and that batch is kept small while short requests come in. There is no
+waiting window: while a batch runs, the next one gathers.
 """
 
 import threading
+import time
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -36,6 +38,10 @@ class BatchStats:
     queued_tokens: int
 
 
+_MINDFUL_SECONDS = 1.0
+"""How long after a short request that had to wait the batches of long ones stay small."""
+
+
 @dataclass(slots=True, eq=False)
 class _Job:
     engine: Engine
@@ -43,6 +49,7 @@ class _Job:
     number: int
     waiting: set[int]
     rows: list[Any]
+    short: bool
     future: "Future[Floats]" = field(default_factory=Future)
     left: int = 0
 
@@ -62,10 +69,13 @@ class Batcher:
         """Start the thread; `on_batch` is called in it after every forward pass."""
         self.limits, self._on_batch = limits, on_batch
         self._changed = threading.Condition()
+        self._small = limits.model_copy(update={"max_tokens": min(limits.max_tokens, max(1, limits.short_tokens // 2))})
         self._queues: dict[int, _Queue] = {}
-        self._turns: deque[_Job] = deque()
+        self._lanes: dict[bool, deque[_Job]] = {True: deque(), False: deque()}
+        self._lane = False
+        self._mindful_until = 0.0
         self._queued_tokens = self._numbers = 0
-        self._closing = False
+        self._closing = self._busy = False
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
         self._thread.start()
 
@@ -90,7 +100,9 @@ class Batcher:
             if self._queued_tokens and self._queued_tokens + tokens > self.limits.max_queued_tokens:
                 raise QueueFullError(f"{self._queued_tokens} tokens are waiting already; try again in a moment")
             self._numbers += 1
-            job = _Job(engine, items, self._numbers, set(range(len(items))), [None] * len(items), left=len(items))
+            short = tokens <= self.limits.short_tokens
+            rows: list[Any] = [None] * len(items)
+            job = _Job(engine, items, self._numbers, set(range(len(items))), rows, short, left=len(items))
             if not items:
                 job.future.set_result(engine.score(items))
                 return job.future
@@ -98,7 +110,9 @@ class Batcher:
             queue.jobs[job.number] = job
             for position, item in enumerate(items):
                 insort(queue.entries, (len(item), job.number, position))
-            self._turns.append(job)
+            if short and (self._busy or self._lanes[False]):
+                self._mindful_until = time.monotonic() + _MINDFUL_SECONDS
+            self._lanes[short].append(job)
             self._queued_tokens += tokens
             self._changed.notify()
         return job.future
@@ -108,9 +122,10 @@ class Batcher:
         with self._changed:
             self._closing = True
             if not drain:
-                for job in self._turns:
-                    job.future.cancel()
-                self._turns.clear()
+                for lane in self._lanes.values():
+                    for job in lane:
+                        job.future.cancel()
+                    lane.clear()
                 self._queues.clear()
                 self._queued_tokens = 0
             self._changed.notify()
@@ -119,21 +134,25 @@ class Batcher:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not self._turns and not self._closing:
+                self._busy = False
+                while not any(self._lanes.values()) and not self._closing:
                     self._changed.wait()
-                if not self._turns:
+                if not any(self._lanes.values()):
                     return
                 engine, picked = self._pick()
+                self._busy = True
             self._forward(engine, picked)
 
     def _pick(self) -> tuple[Engine, list[tuple[_Job, int]]]:
         """Take one batch out of the queue. Called with the lock held."""
-        job = self._turns[0]
-        self._turns.rotate(-1)
+        self._lane = not self._lane if all(self._lanes.values()) else bool(self._lanes[True])
+        job = self._lanes[self._lane][0]
+        self._lanes[self._lane].rotate(-1)
+        limits = self._small if time.monotonic() < self._mindful_until else self.limits
         queue = self._queues[id(job.engine)]
         longest = max(job.waiting, key=lambda i: (len(job.items[i]), i))
         seed = bisect_left(queue.entries, (len(job.items[longest]), job.number, longest))
-        low, high = grow([entry[0] for entry in queue.entries], seed, self.limits)
+        low, high = grow([entry[0] for entry in queue.entries], seed, limits)
         picked = [(queue.jobs[number], position) for _, number, position in queue.entries[low:high]]
         self._queued_tokens -= sum(entry[0] for entry in queue.entries[low:high])
         del queue.entries[low:high]
@@ -141,7 +160,7 @@ class Batcher:
             owner.waiting.discard(position)
             if not owner.waiting and owner.number in queue.jobs:
                 del queue.jobs[owner.number]
-                self._turns.remove(owner)
+                self._lanes[owner.short].remove(owner)
         if not queue.jobs:
             del self._queues[id(job.engine)]
         return job.engine, picked

@@ -22,13 +22,15 @@ class Limits(BaseModel):
     """Padded tokens over real tokens."""
     max_items: int = Field(default=256, gt=0)
     """Texts of one batch."""
+    short_tokens: int = Field(default=256, gt=0)
+    """A request of up to so many tokens is short; while such come in, batches of others hold half of that."""
     max_queued_tokens: int = Field(default=2_000_000, gt=0)
     """Tokens that may wait; a submission beyond it is refused."""
 
     @classmethod
     def for_device(cls, device: Literal["cpu", "cuda", "mps"]) -> "Limits":
         """Limits that keep the device busy: small on a CPU, where padding costs time, large on a GPU."""
-        return cls() if device == "cpu" else cls(max_tokens=32_768, max_waste=1.5, max_items=1024)
+        return cls() if device == "cpu" else cls(max_tokens=32_768, max_waste=1.5, max_items=1024, short_tokens=8192)
 
     def fits(self, items: int, longest: int, real: int) -> bool:
         """Whether `items` texts, the longest of `longest` tokens and `real` tokens in all, may share a batch."""

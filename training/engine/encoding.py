@@ -2,7 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from training.errors import EncoreError, ModelError
 from training.text import TextRules, clean_text
@@ -12,12 +16,37 @@ Truncate = Literal["START", "END", "NONE"]
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Token ids of one text, special tokens included; `len()` is their number."""
+    """Token ids of one text or of a pair of texts, special tokens included; `len()` is their number."""
 
     ids: list[int]
+    split: int = 0
+    """Where the second text of a pair begins; 0: it is one text."""
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+class Inputs(NamedTuple):
+    """What a network takes: texts or pairs side by side, padded on the right."""
+
+    ids: Tensor
+    """(items, longest), whole numbers."""
+    mask: Tensor
+    """(items, longest): 1 where there is a token."""
+    split: Tensor
+    """(items,): see `Encoded.split`."""
+
+
+def pad(items: Sequence[Encoded], token: int, device: torch.device) -> Inputs:
+    """Put encoded texts side by side on `device`, the shorter ones filled up with `token`."""
+    longest = max(map(len, items))
+    ids = np.full((len(items), longest), token, dtype=np.int64)
+    mask = np.zeros((len(items), longest), dtype=np.int64)
+    for row, item in enumerate(items):
+        ids[row, : len(item)] = item.ids
+        mask[row, : len(item)] = 1
+    split = np.array([item.split for item in items], dtype=np.int64)
+    return Inputs(*(torch.from_numpy(array).to(device, non_blocking=True) for array in (ids, mask, split)))
 
 
 class TooLongError(EncoreError):
@@ -36,7 +65,7 @@ class Encoder:
 
         Args:
             tokenizer: a Hugging Face tokenizer backed by the `tokenizers` library.
-            max_length: tokens an encoded text may have, special tokens included.
+            max_length: tokens an encoded text or pair may have, special tokens included.
             rules: applied to every text before it is split.
 
         Raises:
@@ -49,8 +78,8 @@ class Encoder:
         backend.no_truncation()
         backend.no_padding()
         self._backend = backend
-        self._room = max_length - backend.num_special_tokens_to_add(False)
-        if self._room < 1:
+        self._special = int(backend.num_special_tokens_to_add(False))
+        if max_length <= self._special:
             raise ModelError(f"max_length {max_length} leaves no room for text beside the special tokens; raise it")
 
     def encode(self, texts: Sequence[str], truncate: Truncate = "END") -> list[Encoded]:
@@ -63,15 +92,76 @@ class Encoder:
         Raises:
             TooLongError: `truncate` is NONE and a text is too long.
         """
-        pieces = self._backend.encode_batch([clean_text(t, self.rules) for t in texts], add_special_tokens=False)
-        encoded: list[Encoded] = []
-        for index, piece in enumerate(pieces):
-            if len(piece) > self._room:
+        room, encoded = self.max_length - self._special, list[Encoded]()
+        for index, piece in enumerate(self._pieces(texts)):
+            if len(piece) > room:
                 if truncate == "NONE":
-                    special = self.max_length - self._room
-                    raise TooLongError(index, len(piece) + special, self.max_length)
+                    raise TooLongError(index, len(piece) + self._special, self.max_length)
                 # Encoding.truncate keeps the part at the side opposite to its "direction" of cutting.
-                piece.truncate(self._room, direction="right" if truncate == "END" else "left")
-            ids = self._backend.post_process(piece).ids
-            encoded.append(Encoded(ids or [self.tokenizer.pad_token_id]))
+                piece.truncate(room, direction="right" if truncate == "END" else "left")
+            encoded.append(Encoded(self._finish(piece)))
         return encoded
+
+    def encode_pieces(self, texts: Sequence[str], chunks: int, cut: int | None = None) -> list[list[Encoded]]:
+        """Turn each text into as many encoded pieces as it needs; `chunks` and `cut` as in `encode_pairs`."""
+        room = self.max_length - self._special
+        return [[Encoded(self._finish(p)) for p in _divide(piece, room, chunks, cut)] for piece in self._pieces(texts)]
+
+    def encode_pairs(
+        self, queries: Sequence[str], passages: Sequence[Sequence[str]], chunks: int = 1, cut: int | None = None
+    ) -> list[list[list[Encoded]]]:
+        """Turn each query and each of its passages into pairs of `max_length` tokens at most.
+
+        A pair is the two texts, each encoded as if it stood alone, one after the other. A query is kept whole up to
+        half the length. A passage takes what room is left; one that needs more is divided into consecutive pieces.
+
+        Args:
+            queries: raw texts.
+            passages: raw texts for each query.
+            chunks: how many pieces of a passage to keep, the first ones; at least one.
+            cut: tokens of a passage to keep before it is divided.
+
+        Returns:
+            For each query and each of its passages, a pair for every piece.
+
+        Raises:
+            ModelError: `max_length` has no room for a token of either text beside the special tokens.
+        """
+        if self.max_length < 2 * (self._special + 1):
+            raise ModelError(f"max_length {self.max_length} leaves no room for a query and a passage; raise it")
+        flat = self._pieces([passage for group in passages for passage in group])
+        starts, done = [self._query(piece) for piece in self._pieces(queries)], 0
+        encoded: list[list[list[Encoded]]] = []
+        for start, group in zip(starts, passages, strict=True):
+            room = self.max_length - len(start) - self._special
+            mine, done = flat[done : done + len(group)], done + len(group)
+            encoded.append([[self._pair(start, piece) for piece in _divide(p, room, chunks, cut)] for p in mine])
+        return encoded
+
+    def _pieces(self, texts: Sequence[str]) -> list[Any]:
+        """Texts as encodings without special tokens."""
+        cleaned = [clean_text(text, self.rules) for text in texts]
+        return list(self._backend.encode_batch(cleaned, add_special_tokens=False))
+
+    def _query(self, piece: Any) -> list[int]:
+        half = max(self.max_length // 2 - self._special, 1)
+        if len(piece) > half:
+            piece.truncate(half)
+        return self._finish(piece)
+
+    def _pair(self, start: list[int], piece: Any) -> Encoded:
+        return Encoded(start + self._finish(piece), len(start))
+
+    def _finish(self, piece: Any) -> list[int]:
+        """Ids with special tokens; at least one, whatever the text."""
+        return self._backend.post_process(piece).ids or [self.tokenizer.pad_token_id]
+
+
+def _divide(piece: Any, room: int, chunks: int, cut: int | None) -> list[Any]:
+    """The first `chunks` stretches of `room` tokens."""
+    if cut is not None and len(piece) > cut:
+        piece.truncate(cut)
+    if len(piece) <= room:
+        return [piece]
+    piece.truncate(room)
+    return [piece, *piece.overflowing[: chunks - 1]]

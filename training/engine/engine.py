@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from training.calibration import probabilities
 from training.checkpoint import Checkpoint, load_checkpoint, load_embedder
 from training.engine.batching import Limits, plan
-from training.engine.encoding import Encoded, Encoder, Truncate
+from training.engine.encoding import Encoded, Encoder, Truncate, pad
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -79,17 +79,8 @@ class Engine:
         Returns:
             float32 of shape (items, labels): logits; for an embedder (items, hidden).
         """
-        longest = max(len(item) for item in items)
-        ids = np.full((len(items), longest), self._pad, dtype=np.int64)
-        mask = np.zeros((len(items), longest), dtype=np.int64)
-        for row, item in enumerate(items):
-            ids[row, : len(item)] = item.ids
-            mask[row, : len(item)] = 1
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
-            out = self._network(
-                torch.from_numpy(ids).to(self.device, non_blocking=True),
-                torch.from_numpy(mask).to(self.device, non_blocking=True),
-            )
+            out = self._network(*pad(items, self._pad, self.device))
         return out.float().cpu().numpy()
 
     def score(self, items: Sequence[Encoded], limits: Limits | None = None) -> Floats:

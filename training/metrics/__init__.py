@@ -1,5 +1,6 @@
-"""Metrics as `evaluate` modules of our own, so that they need no download and gather across processes."""
+"""Figures as `evaluate.Metric` modules of our own, so that they need no download and gather across processes."""
 
 from training.metrics.classification import ClassificationMetrics
+from training.metrics.ranking import Cutoffs, RankingMetrics
 
-__all__ = ["ClassificationMetrics"]
+__all__ = ["ClassificationMetrics", "Cutoffs", "RankingMetrics"]

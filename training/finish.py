@@ -1,0 +1,85 @@
+"""The end of a run: the checkpoint measured as it was written, and what people look at."""
+
+import json
+import logging
+import time
+from typing import Any
+
+from training.atomic import write_atomically
+from training.checkpoint import Checkpoint, save_checkpoint
+from training.config import TrainConfig
+from training.engine import Engine
+from training.evaluate import measure
+from training.events import append_event
+from training.loop import Progress
+from training.plots import draw_confusion, draw_curves, draw_first_ranks
+from training.progress import Reporter
+from training.report import metrics_table, model_card, show
+from training.run_folder import RunFolder, fingerprints
+from training.task import Data
+
+log = logging.getLogger("training")
+
+
+def finish(
+    config: TrainConfig,
+    data: Data,
+    checkpoint: Checkpoint,
+    folder: RunFolder,
+    progress: Progress,
+    reporter: Reporter,
+    began: float,
+) -> None:
+    """Write the checkpoint, measure what was written, and leave metrics, plots and card.
+
+    Args:
+        config: the settings, resolved.
+        data: the rows of the run.
+        checkpoint: the best epoch's weights, calibrated.
+        folder: of the run.
+        progress: where the loop stopped.
+        reporter: of the run.
+        began: when the command started, by the monotonic clock.
+    """
+    settings = {"train_config.yaml": config.to_yaml()}
+    save_checkpoint(folder.checkpoint, checkpoint, settings)
+    engine = Engine.load(folder.checkpoint)
+    metrics: dict[str, Any] = {"train": _effort(len(data.train), progress, began), "history": progress.history}
+    for name, rows in (("eval", data.eval), ("test", data.test)):
+        if rows:
+            metrics[name] = measure(engine, rows)
+    headline = {k: v for k, v in metrics["eval"].items() if isinstance(v, float)}
+    final = checkpoint.manifest.model_copy(update={"metrics": headline})
+    text = json.dumps(metrics, indent=2, ensure_ascii=False) + "\n"
+    card = model_card(final, metrics, config.to_yaml(), fingerprints(config)["files"])
+    extra = settings | {"metrics.json": text, "README.md": card}
+    save_checkpoint(folder.checkpoint, Checkpoint(checkpoint.network, checkpoint.tokenizer, final), extra)
+    # What is measured again counts; a ranking's loss is known from its epoch alone.
+    reporter.describe(progress.step, progress.history[progress.best_epoch] | metrics["eval"])
+    _draw(data, metrics.get("test", metrics["eval"]), folder)
+    append_event(folder.events, "The run has successfully completed", data={"step": progress.step})
+    write_atomically(folder.metrics, text)
+    folder.clean()
+    show(metrics_table({name: metrics[name] for name in ("eval", "test") if name in metrics}))
+    log.info("checkpoint: %s", folder.checkpoint)
+
+
+def _effort(rows: int, progress: Progress, began: float) -> dict[str, float]:
+    seconds = time.monotonic() - began
+    return {
+        "rows": rows,
+        "epochs": progress.epoch,
+        "best_epoch": progress.best_epoch + 1,
+        "steps": progress.step,
+        "seconds": round(seconds, 1),
+        "rows_per_second": round(rows * progress.epoch / seconds, 1),
+    }
+
+
+def _draw(data: Data, part: dict[str, Any], folder: RunFolder) -> None:
+    draw_curves(folder.steps, folder.path / "curves.png")
+    if "first_ranks" in part:
+        draw_first_ranks({"fine-tuned": part["first_ranks"]}, folder.path / "ranks.png")
+    else:
+        several = isinstance(part.get("exact_match"), float)
+        draw_confusion(part["confusion_matrix"], data.labels, folder.path / "confusion.png", multi_label=several)
