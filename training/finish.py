@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from training.atomic import write_atomically
+from training.base import is_embedder, resolve_base
 from training.checkpoint import Checkpoint, save_checkpoint
 from training.config import TrainConfig
 from training.engine import Engine
@@ -19,6 +20,8 @@ from training.run_folder import RunFolder, fingerprints
 from training.task import Data
 
 log = logging.getLogger("training")
+
+_COSINE = "cosine of the base"
 
 
 def finish(
@@ -48,6 +51,9 @@ def finish(
     for name, rows in (("eval", data.eval), ("test", data.test)):
         if rows:
             metrics[name] = measure(engine, rows)
+    if checkpoint.manifest.task == "rerank" and is_embedder(resolve_base(config.base_model)):
+        # A reranker that is worse than its own base is no product, and its trainer must hear of it.
+        metrics[_COSINE] = measure(Engine.load_embedder(config.base_model), data.test or data.eval)
     headline = {k: v for k, v in metrics["eval"].items() if isinstance(v, float)}
     final = checkpoint.manifest.model_copy(update={"metrics": headline})
     text = json.dumps(metrics, indent=2, ensure_ascii=False) + "\n"
@@ -56,12 +62,25 @@ def finish(
     save_checkpoint(folder.checkpoint, Checkpoint(checkpoint.network, checkpoint.tokenizer, final), extra)
     # What is measured again counts; a ranking's loss is known from its epoch alone.
     reporter.describe(progress.step, progress.history[progress.best_epoch] | metrics["eval"])
-    _draw(data, metrics.get("test", metrics["eval"]), folder)
+    _draw(data, metrics, folder)
     append_event(folder.events, "The run has successfully completed", data={"step": progress.step})
     write_atomically(folder.metrics, text)
     folder.clean()
-    show(metrics_table({name: metrics[name] for name in ("eval", "test") if name in metrics}))
+    show(metrics_table({name: metrics[name] for name in ("eval", "test", _COSINE) if name in metrics}))
+    _compare(metrics)
     log.info("checkpoint: %s", folder.checkpoint)
+
+
+def _compare(metrics: dict[str, Any]) -> None:
+    part = "test" if "test" in metrics else "eval"
+    if _COSINE in metrics and metrics[_COSINE]["ndcg@10"] > metrics[part]["ndcg@10"]:
+        log.warning(
+            "warning: the base's cosine ranks the %s queries better than the fine-tuned model (ndcg@10 %.4f, %.4f): "
+            "training did harm; add queries, lower learning_rate, or serve the base",
+            part,
+            metrics[_COSINE]["ndcg@10"],
+            metrics[part]["ndcg@10"],
+        )
 
 
 def _effort(rows: int, progress: Progress, began: float) -> dict[str, float]:
@@ -76,10 +95,12 @@ def _effort(rows: int, progress: Progress, began: float) -> dict[str, float]:
     }
 
 
-def _draw(data: Data, part: dict[str, Any], folder: RunFolder) -> None:
+def _draw(data: Data, metrics: dict[str, Any], folder: RunFolder) -> None:
     draw_curves(folder.steps, folder.path / "curves.png")
+    part = metrics.get("test", metrics["eval"])
     if "first_ranks" in part:
-        draw_first_ranks({"fine-tuned": part["first_ranks"]}, folder.path / "ranks.png")
+        columns = {_COSINE: metrics.get(_COSINE), "fine-tuned": part}
+        draw_first_ranks({k: v["first_ranks"] for k, v in columns.items() if v}, folder.path / "ranks.png")
     else:
         several = isinstance(part.get("exact_match"), float)
         draw_confusion(part["confusion_matrix"], data.labels, folder.path / "confusion.png", multi_label=several)

@@ -67,6 +67,27 @@ def finished(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@pytest.mark.parametrize("wrong", [False, True])
+def test_training_that_does_harm_is_told(
+    wrong: bool, tmp_path: Path, rows_file: WriteRows, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = make_base(tmp_path / "base")
+    (base / "1_Pooling").mkdir()
+    (base / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
+    rows = topic_queries(100)
+    if wrong:
+        rows = [row | dict(zip(("relevant_passages", "hard_negatives"), sides(row)[::-1], strict=True)) for row in rows]
+    file, test = rows_file(rows, "train.jsonl"), rows_file(topic_queries(30, 1), "test.jsonl")
+    metrics = train(base, tmp_path / "run", file, "--test_file", str(test), "--cross_layers", "0")
+    assert metrics["cosine of the base"]["rows"] == 30
+    assert (metrics["cosine of the base"]["ndcg@10"] > metrics["test"]["ndcg@10"]) == wrong
+    assert any("training did harm" in record.message for record in caplog.records) == wrong
+
+
+def sides(row: dict[str, Any]) -> tuple[list[str], list[str]]:
+    return row["relevant_passages"], row["hard_negatives"]
+
+
 def test_it_learns(finished: Path) -> None:
     measured = json.loads((finished / "metrics.json").read_text())["test"]
     assert measured["ndcg@10"] > 0.8
