@@ -88,8 +88,8 @@ class TrainConfig(BaseModel):
     negatives: NegativesSettings = NegativesSettings()
     """Rerank: hard negatives to be mined from the file."""
     cross_layers: Auto | int | None = "auto"
-    """Rerank: in how many of the uppermost layers query and passage see each other; null: in all; auto: in a third
-    of them if the base was made for similarity, which it then starts from, else in all."""
+    """Rerank: in how many of the uppermost layers query and passage see each other; 0: in none, null: in all; auto: in
+    all, or, if the base was made for similarity, in none below 5,000 training queries and in a third from there on."""
     group_size: int = Field(default=8, ge=2)
     """Rerank: candidates of a query in one step, relevant ones among them; drawn anew each epoch from more."""
     loss: LossName = "listwise"

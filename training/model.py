@@ -30,8 +30,8 @@ class Start:
     """Whether the head is new, rather than that of the checkpoint continued from."""
 
 
-def build_network(config: TrainConfig, labels: tuple[str, ...]) -> Start:
-    """Load the base named in the config and put a head on it; `labels` are a classifier's.
+def build_network(config: TrainConfig, labels: tuple[str, ...], rows: int) -> Start:
+    """Load the base named in the config and put a head on it; `labels` are a classifier's, `rows` are to train on.
 
     A base that is itself a checkpoint of this project is continued from: its adapter is merged, and its head
     is kept when it is of the same task and has the same labels in the same order.
@@ -56,7 +56,7 @@ def build_network(config: TrainConfig, labels: tuple[str, ...]) -> Start:
     elif isinstance(head, nn.Linear):
         nn.init.normal_(head.weight, std=0.02)
         nn.init.zeros_(head.bias)
-    cross_layers = choose_cross_layers(config, backbone, folder) if config.task == "rerank" else None
+    cross_layers = choose_cross_layers(config, backbone, folder, rows) if config.task == "rerank" else None
     network = Network(backbone, choose_pooling(config, folder), head, config.dropout, cross_layers)
     return Start(network, tokenizer, not inherits)
 
@@ -68,7 +68,7 @@ def choose_pooling(config: TrainConfig, folder: Path) -> Pooling:
     return read_manifest(folder).pooling if is_checkpoint(folder) else default_pooling(folder)
 
 
-def choose_cross_layers(config: TrainConfig, backbone: Any, folder: Path) -> int | None:
+def choose_cross_layers(config: TrainConfig, backbone: Any, folder: Path, queries: int) -> int | None:
     """In how many layers a pair's texts see each other: what was asked for, as the checkpoint has it, or as suits.
 
     Raises:
@@ -77,7 +77,7 @@ def choose_cross_layers(config: TrainConfig, backbone: Any, folder: Path) -> int
     if config.cross_layers == "auto":
         if is_checkpoint(folder) and read_manifest(folder).task == "rerank":
             return read_manifest(folder).cross_layers
-        return default_cross_layers(backbone, embedder=is_embedder(folder))
+        return default_cross_layers(backbone, queries, embedder=is_embedder(folder))
     layers = separable_layers(backbone)
     if config.cross_layers is not None and config.cross_layers > layers:
         kind = backbone.config.model_type

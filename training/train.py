@@ -71,7 +71,7 @@ def train(config: TrainConfig, accelerator: Accelerator, folder: RunFolder) -> N
     data, task = open_task(config)
     for note in data.notes:
         log.info(note)
-    start = build_network(config, data.labels)
+    start = build_network(config, data.labels, len(data.train))
     network, tokenizer = start.network, start.tokenizer
     found: dict[str, Any] = {"pooling": network.pooling, "precision": _PRECISION[accelerator.mixed_precision]}
     if config.task == "rerank":

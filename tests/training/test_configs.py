@@ -14,7 +14,7 @@ RUNS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path not in
 
 
 def test_all_files_are_seen() -> None:
-    assert len(RUNS) == 9
+    assert len(RUNS) == 10
     assert len(LAUNCH) == 6
 
 

@@ -49,5 +49,6 @@ def test_only_an_embedder_of_a_known_family_is_kept_apart(family: str, layers: i
     backbone = load_backbone(make_base(tmp_path / family, family))
     assert len(layers_of(backbone)) == 2
     assert separable_layers(backbone) == layers
-    assert default_cross_layers(backbone, embedder=True) == (1 if layers else None)
-    assert default_cross_layers(backbone, embedder=False) is None
+    assert default_cross_layers(backbone, 300, embedder=True) == (0 if layers else None)
+    assert default_cross_layers(backbone, 300_000, embedder=True) == (1 if layers else None)
+    assert default_cross_layers(backbone, 300, embedder=False) is None
