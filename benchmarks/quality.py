@@ -112,7 +112,7 @@ def train_and_measure(name: str, prepared: Prepared, seed: int, work: Path, conf
         keys = ("accuracy", "f1_weighted", "f1_macro")
         record: dict[str, Any] = {"data": f"{name} {part}".strip(), "seed": seed, "config": config}
         record |= {key: found["fine-tuned"][key] for key in (*keys, "ece", "ece_uncalibrated")}
-        record |= {f"tfidf_{key}": found["tf-idf baseline"][key] for key in keys}
+        record |= {f"tfidf_{key}": found["tfidf"][key] for key in keys}
         records.append(record | {"seconds": train["seconds"], "rows_per_second": train["rows_per_second"]})
     return records
 

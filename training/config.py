@@ -96,7 +96,7 @@ class TrainConfig(BaseModel):
     """Rerank: what is minimised; margin_mse takes the grades as a teacher's scores, lambda suits graded lists."""
 
     max_length: Auto | int = "auto"
-    """Tokens a text or a pair may have, special tokens included; auto: 512, or what the base takes if that is less."""
+    """Tokens a text or a pair may have, special tokens included; auto: 256 and 512, or what the base takes if less."""
     pooling: Literal["auto", "first", "mean", "last"] = "auto"
     """Which token states the head sees; auto: what the base was made for."""
     dropout: float = Field(default=0.1, ge=0, lt=1)

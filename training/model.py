@@ -16,8 +16,8 @@ from training.manifest import Pooling, is_checkpoint, read_manifest
 from training.network import Network, make_head
 from training.separation import default_cross_layers, separable_layers
 
-_LONGEST = 512
-"""Tokens of a text unless said otherwise: what most encoders take. Short texts cost no more for it."""
+_LONGEST = {"classify": 256, "rerank": 512}
+"""Tokens of a text, of a pair, unless said otherwise: most of a long text's end adds time but nothing to its label."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def choose_max_length(config: TrainConfig, backbone: Any, tokenizer: Any) -> int
     """
     limit = longest_input(backbone, tokenizer)
     if config.max_length == "auto":
-        return min(limit, _LONGEST)
+        return min(limit, _LONGEST[config.task])
     if config.max_length > limit:
         raise ConfigError(f"max_length {config.max_length} is more than {config.base_model} takes ({limit}); lower it")
     return config.max_length
