@@ -33,9 +33,9 @@ def default_cross_layers(backbone: Any, queries: int, *, embedder: bool) -> int 
     """In how many layers a pair's texts see each other, if nobody says: in all (None) but of an embedder.
 
     An embedder's see each other in none below `_FEW` training queries, and in a third of the layers from there on.
-    With a few hundred queries texts that meet are worse off: on CaseHOLD (256 queries) they find 0.55 of the
-    holdings, texts kept apart 0.57; trained on WikiQA (771 queries) and asked TREC DL 2019, ndcg@10 falls from the
-    cosine's 0.64 to 0.50 if they meet (docs/quality.md).
+    A few hundred queries teach a base little about texts that meet, and make it forget more: on CaseHOLD (256 queries)
+    0.55 of the holdings are found, 0.57 by texts kept apart; trained on WikiQA (771 queries) and asked TREC DL 2019,
+    ndcg@10 is 0.50, and 0.56 kept apart, while WikiQA itself gains 0.02 mrr@10 from meeting (docs/quality.md).
     """
     layers = separable_layers(backbone)
     if not embedder or not layers:
