@@ -269,8 +269,9 @@ def _parse() -> argparse.Namespace:
 
 def _line(model: Model) -> str:
     kind = "multi-label" if model.problem_type == "multi_label_classification" else "single-label"
+    what = f"{kind}  {model.labels} labels" if model.task == "classify" else model.task
     created = model.created_at.isoformat(timespec="seconds")
-    return f"{model.public_name}  {model.name or '-'}  {kind}  {model.labels} labels  {created}\n"
+    return f"{model.public_name}  {model.name or '-'}  {what}  {created}\n"
 
 
 def main() -> None:

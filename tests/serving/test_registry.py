@@ -159,6 +159,14 @@ def test_commands(tmp_path: Path, checkpoint: Path, command: Command) -> None:
     assert missing.returncode == 1 and missing.stderr.startswith("there is no model desk")
 
 
+def test_what_kind_of_model_each_is(tmp_path: Path, checkpoint: Path, reranker: Path, command: Command) -> None:
+    registry = open_home(tmp_path)
+    ids = registry.add(checkpoint).public_name, registry.add(reranker, "search").public_name
+    first, second = command(tmp_path, "list").stdout.splitlines()
+    assert first.startswith(f"{ids[0]}  -  single-label  3 labels  ")
+    assert second.startswith(f"{ids[1]}  search  rerank  ")
+
+
 def test_a_database_that_cannot_be_opened(tmp_path: Path) -> None:
     folder: Any = tmp_path / "folder.db"
     folder.mkdir()
