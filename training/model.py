@@ -43,7 +43,7 @@ def build_network(config: TrainConfig, labels: tuple[str, ...], rows: int) -> St
         ConfigError: LoRA target modules that the backbone does not have.
     """
     folder = resolve_base(config.base_model)
-    backbone, tokenizer = load_base(folder)
+    backbone, tokenizer = load_base(folder, attention_dropout=has_attention_dropout(config))
     if backbone.config.pad_token_id is None:
         backbone.config.pad_token_id = tokenizer.pad_token_id
     if config.lora is not None:
@@ -59,6 +59,11 @@ def build_network(config: TrainConfig, labels: tuple[str, ...], rows: int) -> St
     cross_layers = choose_cross_layers(config, backbone, folder, rows) if config.task == "rerank" else None
     network = Network(backbone, choose_pooling(config, folder), head, config.dropout, cross_layers)
     return Start(network, tokenizer, not inherits)
+
+
+def has_attention_dropout(config: TrainConfig) -> bool:
+    """Whether to train with the base's attention dropout: as asked, else for classifiers, whose texts are short."""
+    return config.task == "classify" if config.attention_dropout == "auto" else config.attention_dropout
 
 
 def choose_pooling(config: TrainConfig, folder: Path) -> Pooling:

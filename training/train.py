@@ -30,7 +30,7 @@ from training.errors import EncoreError, TrainingError
 from training.finish import finish
 from training.loop import Loop
 from training.manifest import Manifest
-from training.model import build_network, choose_max_length, freeze_embeddings
+from training.model import build_network, choose_max_length, freeze_embeddings, has_attention_dropout
 from training.network import Network
 from training.progress import Reporter
 from training.recipe import mixed_precision, resolve
@@ -74,6 +74,7 @@ def train(config: TrainConfig, accelerator: Accelerator, folder: RunFolder) -> N
     start = build_network(config, data.labels, len(data.train))
     network, tokenizer = start.network, start.tokenizer
     found: dict[str, Any] = {"pooling": network.pooling, "precision": _PRECISION[accelerator.mixed_precision]}
+    found["attention_dropout"] = has_attention_dropout(config)
     if config.task == "rerank":
         found["cross_layers"] = network.cross_layers
     config = resolve(

@@ -17,10 +17,11 @@ from huggingface_hub import ModelCard
 from tests.tiny import make_base
 from tests.training.conftest import WriteRows, candidates, topic_queries, topic_rows
 from tests.training.test_resume import kill_when, results, saved_step
-from training.config import LossName
+from training.config import LossName, validate_config
 from training.engine import Engine, Ranking
 from training.losses import LOSSES
 from training.manifest import read_manifest
+from training.model import build_network
 from training.ranks import ranking_figures
 from training.rerank_rows import read_rerank
 from training.train import main
@@ -175,15 +176,30 @@ def test_lora_keeps_the_adapter_alone(base: Path, tmp_path: Path, rows_file: Wri
     assert again["eval"]["ndcg@10"] == pytest.approx(measured["eval"]["ndcg@10"])
 
 
-def test_an_embedders_texts_meet_in_the_upper_layers(tmp_path: Path, rows_file: WriteRows) -> None:
+@pytest.mark.parametrize(("flags", "layers"), [((), 0), (("--cross_layers", "1"), 1)])
+def test_an_embedders_texts_are_kept_apart_and_stay_so(
+    tmp_path: Path, rows_file: WriteRows, flags: tuple[str, ...], layers: int
+) -> None:
     base = make_base(tmp_path / "base")
     (base / "1_Pooling").mkdir()
     (base / "1_Pooling/config.json").write_text('{"pooling_mode_mean_tokens": true}')
-    train(base, tmp_path / "run", rows_file(topic_queries(40)), "--epochs", "2", "--pooling", "auto")
+    train(base, tmp_path / "run", rows_file(topic_queries(40)), "--epochs", "1", "--pooling", "auto", *flags)
     manifest = read_manifest(tmp_path / "run/checkpoint")
-    assert (manifest.cross_layers, manifest.pooling) == (1, "mean")
+    assert (manifest.cross_layers, manifest.pooling) == (layers, "mean")
     train(tmp_path / "run/checkpoint", tmp_path / "on", rows_file(topic_queries(40)), "--epochs", "1")
-    assert read_manifest(tmp_path / "on/checkpoint").cross_layers == 1
+    assert read_manifest(tmp_path / "on/checkpoint").cross_layers == layers
+
+
+@pytest.mark.parametrize(("task", "dropout"), [("classify", 0.3), ("rerank", 0.0)])
+def test_attention_dropout_is_for_classifiers(tmp_path: Path, task: str, dropout: float) -> None:
+    base = make_base(tmp_path / "base")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"attention_probs_dropout_prob": 0.3}))
+    settings = {"task": task, "train_file": "f", "output_dir": "d", "base_model": str(base)}
+    start = build_network(validate_config(settings), ("a", "b"), 10)
+    assert start.network.backbone.config.attention_probs_dropout_prob == dropout
+    asked = validate_config(settings | {"attention_dropout": task == "rerank"})
+    assert build_network(asked, ("a", "b"), 10).network.backbone.config.attention_probs_dropout_prob == 0.3 - dropout
 
 
 @pytest.mark.parametrize("loss", LOSSES)
