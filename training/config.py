@@ -158,6 +158,8 @@ class TrainConfig(BaseModel):
         if self.metric in (classify if self.task == "rerank" else rerank):
             fitting = ", ".join(rerank if self.task == "rerank" else classify)
             raise ValueError(f"metric {self.metric} is not of task {self.task}; choose one of {fitting}, loss")
+        if isinstance(self.cross_layers, int) and self.cross_layers < 0:
+            raise ValueError(f"cross_layers must be auto, null, or 0 and up, not {self.cross_layers}")
         if self.eval_fraction + self.test_fraction >= 1:
             raise ValueError("eval_fraction and test_fraction leave no rows to train on; their sum must be under 1")
         if self.label_smoothing and self.problem == "multi_label":

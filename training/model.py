@@ -77,16 +77,17 @@ def choose_cross_layers(config: TrainConfig, backbone: Any, folder: Path, querie
     """In how many layers a pair's texts see each other: what was asked for, as the checkpoint has it, or as suits.
 
     Raises:
-        ConfigError: fewer than all were asked for, of a backbone that cannot do it or has no more.
+        ConfigError: a number was given for a backbone that cannot keep texts apart, or has fewer layers.
     """
     if config.cross_layers == "auto":
         if is_checkpoint(folder) and read_manifest(folder).task == "rerank":
             return read_manifest(folder).cross_layers
         return default_cross_layers(backbone, queries, embedder=is_embedder(folder))
     layers = separable_layers(backbone)
-    if config.cross_layers is not None and config.cross_layers > layers:
+    if config.cross_layers is not None and not (layers and config.cross_layers <= layers):
         kind = backbone.config.model_type
-        raise ConfigError(f"cross_layers {config.cross_layers} is more than this {kind} allows ({layers}); set null")
+        most = f"takes 0 to {layers}" if layers else "cannot keep texts apart"
+        raise ConfigError(f"cross_layers {config.cross_layers}: this {kind} {most}; null lets them meet in all layers")
     return config.cross_layers
 
 

@@ -8,7 +8,10 @@ import torch
 
 from tests.tiny import make_base
 from training.base import load_backbone, load_tokenizer
+from training.config import validate_config
 from training.engine.encoding import Encoder, pad
+from training.errors import ConfigError
+from training.model import choose_cross_layers
 from training.network import Network, PairHead
 from training.separation import default_cross_layers, layers_of, separable_layers
 from training.text import TextRules
@@ -52,3 +55,11 @@ def test_only_an_embedder_of_a_known_family_is_kept_apart(family: str, layers: i
     assert default_cross_layers(backbone, 300, embedder=True) == (0 if layers else None)
     assert default_cross_layers(backbone, 300_000, embedder=True) == (1 if layers else None)
     assert default_cross_layers(backbone, 300, embedder=False) is None
+
+
+@pytest.mark.parametrize(("family", "asked"), [("bert", 3), ("bert", -1), ("gpt2", 0), ("gpt2", 1)])
+def test_more_than_a_backbone_allows_is_refused(family: str, asked: int, tmp_path: Path) -> None:
+    folder = make_base(tmp_path / family, family)
+    settings = {"task": "rerank", "train_file": "f", "output_dir": "d", "cross_layers": asked}
+    with pytest.raises(ConfigError, match="cross_layers"):
+        choose_cross_layers(validate_config(settings), load_backbone(folder), folder, 10)
