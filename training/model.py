@@ -84,10 +84,11 @@ def choose_cross_layers(config: TrainConfig, backbone: Any, folder: Path, querie
             return read_manifest(folder).cross_layers
         return default_cross_layers(backbone, queries, embedder=is_embedder(folder))
     layers = separable_layers(backbone)
-    if config.cross_layers is not None and not (layers and config.cross_layers <= layers):
-        kind = backbone.config.model_type
-        most = f"takes 0 to {layers}" if layers else "cannot keep texts apart"
-        raise ConfigError(f"cross_layers {config.cross_layers}: this {kind} {most}; null lets them meet in all layers")
+    kind = backbone.config.model_type
+    if config.cross_layers is not None and not layers:
+        raise ConfigError(f"cross_layers {config.cross_layers}: texts cannot be kept apart in this {kind}; set null")
+    if config.cross_layers is not None and config.cross_layers > layers:
+        raise ConfigError(f"cross_layers {config.cross_layers} is more than this {kind} allows ({layers}); set null")
     return config.cross_layers
 
 

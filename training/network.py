@@ -50,15 +50,14 @@ class Network(nn.Module):
             mask: (items, tokens), 1 where there is a token.
             split: (items,), where the second text of a pair begins; without meaning for single texts.
         """
-        if not isinstance(self.head, PairHead):
-            states = self.backbone(input_ids=ids, attention_mask=mask).last_hidden_state.float()
-            with torch.autocast(states.device.type, enabled=False):
-                return self.head(self.dropout(self._pool(states, mask)))
-        given = self._separation.inputs(mask, split) if self._separation else {"attention_mask": mask}
+        given, parts = {"attention_mask": mask}, [mask]
+        if isinstance(self.head, PairHead):
+            first = mask * (torch.arange(ids.shape[1], device=ids.device) < split[:, None])
+            parts = [first, mask - first]
+            given = self._separation.inputs(mask, split) if self._separation else given
         states = self.backbone(input_ids=ids, **given).last_hidden_state.float()
-        first = mask * (torch.arange(ids.shape[1], device=ids.device) < split[:, None])
         with torch.autocast(states.device.type, enabled=False):
-            return self.head(*(self.dropout(self._pool(states, part)) for part in (first, mask - first)))
+            return self.head(*(self.dropout(self._pool(states, part)) for part in parts))
 
     def _pool(self, states: Tensor, part: Tensor) -> Tensor:
         """States (items, tokens, hidden) of the tokens marked in `part` to one vector each, (items, hidden)."""
