@@ -13,7 +13,7 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -181,25 +181,36 @@ def include(text: str, page: Path, name: str = "quality") -> None:
     page.write_text(f"{before}{mark}{text}\n{mark}{after}", encoding="utf-8")
 
 
-def main() -> None:
-    """Train, measure, write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sets", nargs="+", choices=sorted(SETS))
+def ask(description: str | None, sets: Iterable[str], config: str) -> argparse.Namespace:
+    """What to measure, from the command line."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sets", nargs="+", choices=sorted(sets))
     parser.add_argument("--data", type=Path, required=True, help="folder with one folder per data set")
     parser.add_argument("--work", type=Path, required=True, help="folder for splits and runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
-    parser.add_argument("--config", default="configs/classify/minilm.yaml")
+    parser.add_argument("--config", default=config)
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    store = HERE / "quality.json"
+    return options
+
+
+def add(new: list[dict[str, Any]], store: Path) -> list[dict[str, Any]]:
+    """Put records into a file, in place of those of the same data, seed and configuration, and give all of them."""
+    old = json.loads(store.read_text()) if store.exists() else []
+    same = {(r["data"], r["seed"], r["config"]) for r in new}
+    records = [r for r in old if (r["data"], r["seed"], r["config"]) not in same] + new
+    store.write_text(json.dumps(records, indent=1) + "\n")
+    return records
+
+
+def main() -> None:
+    """Train, measure, write the table."""
+    options = ask(__doc__, SETS, "configs/classify/minilm.yaml")
     for name in options.sets:
         prepared = SETS[name](options.data, options.work)
         for seed in options.seeds:
             new = train_and_measure(name, prepared, seed, options.work, options.config)
-            old = json.loads(store.read_text()) if store.exists() else []
-            same = {(r["data"], r["seed"], r["config"]) for r in new}
-            records = [r for r in old if (r["data"], r["seed"], r["config"]) not in same] + new
-            store.write_text(json.dumps(records, indent=1) + "\n")
+            records = add(new, HERE / "quality.json")
             include(full_table(records), HERE.parent / "docs/quality.md")
             include(short_table(records), HERE.parent / "README.md")
 

@@ -7,7 +7,6 @@ and the seed; `training.evaluate` measures. The reranker of wikiqa is measured o
 to benchmarks/ranking.json; the tables in README.md and docs/quality.md are written from that file.
 """
 
-import argparse
 import json
 import statistics
 import subprocess
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quality import HERE, include
+from quality import HERE, add, ask, include
 
 FIGURES = ("ndcg@10", "mrr@10", "accuracy@1")
 HEADLINES = {"casehold": "accuracy@1", "wikiqa": "mrr@10", "trec_dl19": "ndcg@10"}
@@ -108,22 +107,12 @@ def _cell(values: list[float]) -> str:
 
 def main() -> None:
     """Train, measure, write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sets", nargs="+", choices=sorted(SETS))
-    parser.add_argument("--data", type=Path, required=True, help="folder with one folder per data set")
-    parser.add_argument("--work", type=Path, required=True, help="folder for the runs")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
-    parser.add_argument("--config", default="configs/rerank/minilm.yaml")
-    options = parser.parse_args()
-    options.work.mkdir(parents=True, exist_ok=True)
-    store = HERE / "ranking.json"
+    options = ask(__doc__, SETS, "configs/rerank/minilm.yaml")
     for name in options.sets:
         for seed in options.seeds:
-            new = train_and_measure(name, seed, options.data, options.work, options.config)
-            old = json.loads(store.read_text()) if store.exists() else []
-            same = {(r["data"], r["seed"], r["config"]) for r in new}
-            records = [r for r in old if (r["data"], r["seed"], r["config"]) not in same] + new
-            store.write_text(json.dumps(records, indent=1) + "\n")
+            records = add(
+                train_and_measure(name, seed, options.data, options.work, options.config), HERE / "ranking.json"
+            )
             include(table(records), HERE.parent / "docs/quality.md", "ranking")
             include(short_table(records), HERE.parent / "README.md", "ranking")
 

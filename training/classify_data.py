@@ -7,7 +7,7 @@ from typing import Any
 from training.config import TrainConfig
 from training.errors import ConfigError, DataError
 from training.rows import ClassifyFile, ClassifyRow, read_classify, surface_forms
-from training.splits import split_off, undersample
+from training.splits import parts, split_off, undersample
 from training.text import TextRules
 
 
@@ -62,32 +62,20 @@ def read_data(config: TrainConfig) -> ClassifyData:
     if len(labels) < 2:
         found = f"only the label {labels[0]!r}" if labels else "no label"
         raise DataError(f"the file has {found}; a classifier needs at least two", config.train_file)
-    train = source.rows
-    test = _read_part(config, config.test_file, source, labels)
-    if config.test_file is None and config.test_fraction:
-        train, test = split_off(train, config.test_fraction, config.seed)
-    held = _read_part(config, config.eval_file, source, labels)
-    if config.eval_file is None:
-        # The test part is gone by now, so the share of what is left is larger.
-        fraction = config.eval_fraction / (1 - (config.test_fraction if config.test_file is None else 0))
-        train, held = split_off(train, fraction, config.seed + 1)
-        if not held:
-            raise DataError("too few rows to split off evaluation rows; add rows or give eval_file", config.train_file)
+
+    def read(path: str) -> list[ClassifyRow]:
+        part = read_classify(path, config.data, source.rules, multi_label=source.multi_label)
+        check_labels(part, labels)
+        return part.rows
+
+    train, held, test = parts(config, source.rows, read, split_off)
+    if config.eval_file is None and not held:
+        raise DataError("too few rows to split off evaluation rows; add rows or give eval_file", config.train_file)
     if config.balance == "undersample":
         train = undersample(train, config.seed)
     return ClassifyData(
         train, held, test, labels, source.multi_label, source.rules, surface_forms(source.rows), source.notes
     )
-
-
-def _read_part(
-    config: TrainConfig, path: str | None, source: ClassifyFile, labels: tuple[str, ...]
-) -> list[ClassifyRow]:
-    if path is None:
-        return []
-    part = read_classify(path, config.data, source.rules, multi_label=source.multi_label)
-    check_labels(part, labels)
-    return part.rows
 
 
 def check_labels(file: ClassifyFile, labels: Sequence[str]) -> None:

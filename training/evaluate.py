@@ -19,7 +19,7 @@ from training.errors import ConfigError, DataError, EncoreError
 from training.manifest import Manifest, is_checkpoint, read_manifest
 from training.plots import draw_first_ranks
 from training.ranks import ranking_figures
-from training.report import label_table, metrics_table, show
+from training.report import harm, label_table, metrics_table, show
 from training.rerank_rows import RerankRow, read_rerank
 from training.rows import ClassifyRow, read_classify
 
@@ -122,15 +122,6 @@ def _baseline(name: str, config: TrainConfig, manifest: Manifest, rows: Sequence
     return measure(Engine.load(Path(name)), rows)
 
 
-def _warn(columns: dict[str, dict[str, Any]]) -> None:
-    """Say it when training has done harm."""
-    figure = "ndcg@10" if "ndcg@10" in columns[_FINE_TUNED] else "accuracy"
-    mine = columns[_FINE_TUNED][figure]
-    for name, figures in columns.items():
-        if figures[figure] > mine:
-            logging.warning("warning: %s is better than the fine-tuned model: %.4f", name, figures[figure])
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; user errors are one line and status 1."""
     parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__)
@@ -166,7 +157,8 @@ def _tell(columns: dict[str, dict[str, Any]], options: argparse.Namespace) -> No
     else:
         labels = columns[_FINE_TUNED].get("per_label")
         show(metrics_table(columns), *([label_table(labels)] if labels else []))
-    _warn(columns)
+    for name, _, value in harm(columns[_FINE_TUNED], columns):
+        logging.warning("warning: %s is better than the fine-tuned model: %.4f", name, value)
     if options.plot:
         try:
             draw_first_ranks({name: figures["first_ranks"] for name, figures in columns.items()}, options.plot)

@@ -15,7 +15,7 @@ from training.events import append_event
 from training.loop import Progress
 from training.plots import draw_confusion, draw_curves, draw_first_ranks
 from training.progress import Reporter
-from training.report import metrics_table, model_card, show
+from training.report import harm, metrics_table, model_card, show
 from training.run_folder import RunFolder, fingerprints
 from training.task import Data
 
@@ -54,6 +54,7 @@ def finish(
     if checkpoint.manifest.task == "rerank" and is_embedder(resolve_base(config.base_model)):
         # A reranker that is worse than its own base is no product, and its trainer must hear of it.
         metrics[_COSINE] = measure(Engine.load_embedder(config.base_model), data.test or data.eval)
+    measured = metrics.get("test", metrics["eval"])
     headline = {k: v for k, v in metrics["eval"].items() if isinstance(v, float)}
     final = checkpoint.manifest.model_copy(update={"metrics": headline})
     text = json.dumps(metrics, indent=2, ensure_ascii=False) + "\n"
@@ -67,20 +68,16 @@ def finish(
     write_atomically(folder.metrics, text)
     folder.clean()
     show(metrics_table({name: metrics[name] for name in ("eval", "test", _COSINE) if name in metrics}))
-    _compare(metrics)
-    log.info("checkpoint: %s", folder.checkpoint)
-
-
-def _compare(metrics: dict[str, Any]) -> None:
-    part = "test" if "test" in metrics else "eval"
-    if _COSINE in metrics and metrics[_COSINE]["ndcg@10"] > metrics[part]["ndcg@10"]:
+    for name, figure, value in harm(measured, {_COSINE: metrics[_COSINE]} if _COSINE in metrics else {}):
         log.warning(
-            "warning: the base's cosine ranks the %s queries better than the fine-tuned model (ndcg@10 %.4f, %.4f): "
-            "training did harm; add queries, lower learning_rate, or serve the base",
-            part,
-            metrics[_COSINE]["ndcg@10"],
-            metrics[part]["ndcg@10"],
+            "warning: the %s ranks better than the fine-tuned model (%s %.4f, %.4f): training did harm; add queries, "
+            "lower learning_rate, or serve the base",
+            name,
+            figure,
+            value,
+            measured[figure],
         )
+    log.info("checkpoint: %s", folder.checkpoint)
 
 
 def _effort(rows: int, progress: Progress, began: float) -> dict[str, float]:

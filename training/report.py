@@ -51,6 +51,12 @@ def _headlines(*columns: dict[str, Any]) -> list[str]:
     return [key for key in _HEADLINES if key in known and not (key == "accuracy" and "accuracy@1" in known)]
 
 
+def harm(mine: dict[str, Any], baselines: dict[str, dict[str, Any]]) -> list[tuple[str, str, float]]:
+    """Baselines that do better than a fine-tuned model: each one's name, the figure that tells, and its value."""
+    figure = "ndcg@10" if "ndcg@10" in mine else "accuracy"
+    return [(name, figure, found[figure]) for name, found in baselines.items() if found[figure] > mine[figure]]
+
+
 def label_table(per_label: Sequence[dict[str, Any]]) -> Table:
     """Precision, recall, F1 and rows of each label."""
     table = Table("label", box=box.SIMPLE_HEAD)

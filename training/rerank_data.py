@@ -9,7 +9,7 @@ from training.errors import DataError
 from training.negatives import Embed, fill_negatives
 from training.records import recognise
 from training.rerank_rows import RerankRow, read_rerank
-from training.splits import split_queries
+from training.splits import parts, split_queries
 
 _BOTH = "both relevant passages, of a grade above 0, and others"
 
@@ -52,15 +52,9 @@ def read_data(config: TrainConfig) -> RerankData:
     qrels = _judgements(config)
     source = read_rerank(config.train_file, config.data, qrels[config.train_file])
     notes = list(source.notes)
-    train, more = _mined(source.rows, config)
+    mined, more = _mined(source.rows, config)
     notes += more
-    test = _read_part(config, config.test_file, qrels)
-    if config.test_file is None and config.test_fraction:
-        train, test = split_queries(train, config.test_fraction, config.seed)
-    held = _read_part(config, config.eval_file, qrels)
-    if config.eval_file is None:
-        fraction = config.eval_fraction / (1 - (config.test_fraction if config.test_file is None else 0))
-        train, held = split_queries(train, fraction, config.seed + 1)
+    train, held, test = parts(config, mined, lambda path: _read_part(config, path, qrels), split_queries)
     for part, name, path in ((held, "evaluation", config.eval_file), (test, "test", config.test_file)):
         if part and not any(_orders(row) for row in part):
             raise DataError(f"no {name} query has {_BOTH}; give it some", path or config.train_file)
@@ -98,10 +92,8 @@ def _judgements(config: TrainConfig) -> dict[str, str | None]:
     return dict.fromkeys(files) | dict.fromkeys(lists or files, config.qrels)
 
 
-def _read_part(config: TrainConfig, path: str | None, qrels: dict[str, str | None]) -> list[RerankRow]:
+def _read_part(config: TrainConfig, path: str, qrels: dict[str, str | None]) -> list[RerankRow]:
     """A file to measure on stays as it is, unless it has nothing to tell relevant passages from."""
-    if path is None:
-        return []
     rows = read_rerank(path, config.data, qrels[path]).rows
     return rows if any(_orders(row) for row in rows) else _mined(rows, config)[0]
 

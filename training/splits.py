@@ -1,11 +1,45 @@
 """Rows into training, evaluation and test parts: seeded, stratified by label, copies of a text or query together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
+from training.config import TrainConfig
 from training.rerank_rows import RerankRow
 from training.rows import ClassifyRow
+
+Row = TypeVar("Row")
+
+
+def parts(
+    config: TrainConfig,
+    rows: list[Row],
+    read: Callable[[str], list[Row]],
+    split: Callable[[list[Row], float, int], tuple[list[Row], list[Row]]],
+) -> tuple[list[Row], list[Row], list[Row]]:
+    """Training, evaluation and test rows: each from its own file, or split off the training file's.
+
+    Args:
+        config: names the files and fractions.
+        rows: of the training file.
+        read: the rows of another file.
+        split: rows, fraction and seed to the larger part and the part split off.
+
+    Returns:
+        The three parts; without a test file and fraction the last is empty, and with too few rows the second.
+    """
+    train, test, gone = rows, list[Row](), 0.0
+    if config.test_file is not None:
+        test = read(config.test_file)
+    elif config.test_fraction:
+        gone = config.test_fraction
+        train, test = split(train, gone, config.seed)
+    if config.eval_file is not None:
+        return train, read(config.eval_file), test
+    # The test part is gone by now, so the share of what is left is larger.
+    train, held = split(train, config.eval_fraction / (1 - gone), config.seed + 1)
+    return train, held, test
 
 
 def split_off(rows: Sequence[ClassifyRow], fraction: float, seed: int) -> tuple[list[ClassifyRow], list[ClassifyRow]]:

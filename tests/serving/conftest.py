@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cohere
+import httpx
 import pytest
 
 from serving.models import Registry
@@ -54,6 +56,20 @@ def server(home: Path) -> Iterator[Live]:
     """The real server, started in the project folder without configuration beyond its home."""
     with serve(home) as live:
         yield live
+
+
+@pytest.fixture(scope="session")
+def client(server: Live) -> Iterator[cohere.Client]:
+    """The hosted API's SDK, pointed at the server."""
+    with cohere.Client("any", base_url=server.url) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def wire(server: Live) -> Iterator[httpx.Client]:
+    """Plain HTTP to the server."""
+    with httpx.Client(base_url=server.url, timeout=60) as connection:
+        yield connection
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 import asyncio
 import math
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -24,18 +23,6 @@ EXAMPLES = [
     {"text": "See you at the meeting tomorrow", "label": "ham"},
 ]
 TEXTS = ["my invoice is paid", "parcel is late", "refund " * 12, "x", "ünïcödé 🎉 text", "my parcel", "a b c d e f g"]
-
-
-@pytest.fixture(scope="module")
-def client(server: Any) -> Iterator[cohere.Client]:
-    with cohere.Client("any", base_url=server.url) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def wire(server: Any) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, timeout=60) as connection:
-        yield connection
 
 
 def post(wire: httpx.Client, body: Any, path: str = "/v1/classify") -> httpx.Response:

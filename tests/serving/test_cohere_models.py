@@ -1,7 +1,7 @@
 """The models API, the key check and the tokenizers, by the SDK and on the wire, against the real server."""
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,6 @@ from cohere.errors import BadRequestError, NotFoundError
 from serving.names import BASE_NAMES, RERANK_NAMES
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture(scope="module")
-def client(server: Any) -> Iterator[cohere.Client]:
-    with cohere.Client("any", base_url=server.url) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def wire(server: Any) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, timeout=60) as connection:
-        yield connection
 
 
 def names(client: cohere.Client, **options: Any) -> list[str]:

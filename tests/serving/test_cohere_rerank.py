@@ -27,21 +27,9 @@ ASK = {"model": "ranker", "query": QUERY, "documents": DOCUMENTS}
 
 
 @pytest.fixture(scope="module")
-def client(server: Any) -> Iterator[cohere.Client]:
-    with cohere.Client("any", base_url=server.url) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
 def client2(server: Any) -> Iterator[cohere.ClientV2]:
     with cohere.ClientV2("any", base_url=server.url) as made:
         yield made
-
-
-@pytest.fixture(scope="module")
-def wire(server: Any) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, timeout=60) as connection:
-        yield connection
 
 
 def post(wire: httpx.Client, path: str = "/v1/rerank", **fields: Any) -> httpx.Response:

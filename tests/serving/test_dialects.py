@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -16,12 +16,6 @@ QUERY = "where is my parcel"
 TEXTS = ["my parcel is late", "refund please", "card charged twice", "x"]
 PAIR = {"model": "ranker", "query": QUERY}
 ERROR = ("id", "message", "error", "detail", "error_type")
-
-
-@pytest.fixture(scope="module")
-def wire(server: Any) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, timeout=60) as connection:
-        yield connection
 
 
 @pytest.fixture(scope="module")

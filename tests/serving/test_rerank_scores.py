@@ -1,7 +1,6 @@
 """Which scores documents get over HTTP: long ones, many at once, beside other requests; the same as in evaluation."""
 
 import random
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,12 +22,6 @@ DOCUMENTS = [
     "my screen is broken",
 ]
 ROOM = MAX_LENGTH - 2 - len(QUERY.split()) - 2  # every word is a token; each side has two special ones
-
-
-@pytest.fixture(scope="module")
-def wire(server: Any) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, timeout=60) as connection:
-        yield connection
 
 
 def post(wire: httpx.Client, documents: list[str], **fields: Any) -> httpx.Response:
