@@ -7,7 +7,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from serving.settings import PREFIX, Settings
-from training.config import LoraSettings, TrainConfig
+from training.config import LoraSettings, NegativesSettings, TrainConfig
 from training.formats import DataOptions
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "settings.md"
@@ -42,7 +42,7 @@ def rows(model: type[BaseModel], prefix: str = "") -> list[str]:
             shown = ""
         else:
             shown = f"`{default}`"
-        description = (field.description or "").replace("|", "\\|")
+        description = " ".join((field.description or "").split()).replace("|", "\\|")
         shown_name = f"{prefix}{name.upper() if prefix == PREFIX else name}"
         lines.append(f"| `{shown_name}` | {kind(field.annotation)} | {shown} | {description} |")
     return lines
@@ -57,6 +57,7 @@ def page() -> str:
         *head,
         *rows(TrainConfig),
         *rows(DataOptions, "data."),
+        *rows(NegativesSettings, "negatives."),
         *rows(LoraSettings, "lora."),
         "\n## Serving\n\nEnvironment variables.\n",
         *head,

@@ -2,17 +2,26 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a small file so that readers see the old content or the new, whole."""
+    write_lines(path, [text])
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write a file of any size, line ends as given, so that readers see the old content or the new, whole."""
     staged = path.with_name(f".{path.name}.part")
-    with staged.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with staged.open("w", encoding="utf-8", newline="") as file:
+            file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        staged.unlink(missing_ok=True)
+        raise
     staged.rename(path)
 
 
@@ -25,12 +34,24 @@ def replace_folder(target: Path, write: Callable[[Path], None]) -> None:
     for left in (staged, old):
         shutil.rmtree(left, ignore_errors=True)
     staged.mkdir(parents=True)
-    write(staged)
-    for path in staged.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+    try:
+        write(staged)
+        for path in staged.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+    except BaseException:
+        shutil.rmtree(staged, ignore_errors=True)  # a disk that is full is not to stay so
+        raise
     if target.exists():
         target.rename(old)
     staged.rename(target)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder so that readers see it whole or not at all."""
+    old = path.with_name(f".{path.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    path.rename(old)
+    shutil.rmtree(old)

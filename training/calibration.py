@@ -14,6 +14,14 @@ def probabilities(logits: Floats, temperature: float = 1.0, *, multi_label: bool
     return (expit(scaled) if multi_label else softmax(scaled, axis=1)).astype(np.float32)
 
 
+def log_probabilities(logits: Floats, temperature: float = 1.0) -> NDArray[np.float64]:
+    """Turn logits (n, labels) of a single-label head into natural logarithms of the probabilities.
+
+    In double precision and without the probabilities in between, which are zero long before their logarithms end.
+    """
+    return log_softmax(logits.astype(np.float64) / temperature, axis=1)
+
+
 def relevance(logits: Floats, temperature: float, bias: float) -> NDArray[np.float64]:
     """Turn a reranker's logits (n,) into probabilities of being relevant (n,), in double precision for close calls."""
     return expit(logits.astype(np.float64) / temperature + bias)

@@ -151,10 +151,13 @@ class ClassifyTask:
         return {name: value for name, value in found.items() if isinstance(value, float)}
 
     def calibrated(self, manifest: Manifest, outputs: Sequence[Floats], examples: Sequence[Example]) -> Manifest:
-        """The manifest with the temperature and the thresholds that suit held-out rows."""
+        """The manifest with the temperature and the thresholds that suit held-out rows, and its figures of them."""
         logits, targets = np.concatenate(outputs), np.concatenate([example.target for example in examples])
         decision = self.decide(logits, targets, calibrate=True)
-        return manifest.model_copy(update={"temperature": decision.temperature, "thresholds": decision.thresholds})
+        found = self.figures(logits, targets, decision)
+        metrics = {name: value for name, value in found.items() if isinstance(value, float)}
+        update = {"temperature": decision.temperature, "thresholds": decision.thresholds, "metrics": metrics}
+        return manifest.model_copy(update=update)
 
     def decide(self, logits: Floats, targets: NDArray[np.float32], *, calibrate: bool) -> "Decision":
         """Choose temperature and thresholds on held-out rows; without `calibrate` the temperature stays 1."""

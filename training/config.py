@@ -145,6 +145,8 @@ class TrainConfig(BaseModel):
     """Count an epoch as worse unless it is better than the best by this much; 0: unless it is as good."""
     save_seconds: float = Field(default=60.0, gt=0)
     """Time between saved states within an epoch; an epoch's end is always saved."""
+    keep_epochs: int = Field(default=0, ge=0)
+    """Epochs, counted from the last one, whose model is kept besides the finished one, under epochs/."""
     seed: int = Field(default=42, ge=0, le=2**32 - 1)
     """Splits, initial head, order of rows, dropout."""
 

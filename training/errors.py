@@ -25,12 +25,14 @@ class ConfigError(EncoreError):
 
 
 class DataError(EncoreError):
-    """A data file, or one of its rows, cannot be used."""
+    """A data file, or one of its rows, cannot be used; `check` is the id under which a review counts the row."""
 
-    def __init__(self, message: str, path: Path | str | None = None, line: int | None = None) -> None:
+    def __init__(
+        self, message: str, path: Path | str | None = None, line: int | None = None, check: str = "malformed"
+    ) -> None:
         where = f"{path}:{line}: " if path and line else f"{path}: " if path else ""
         super().__init__(where + message)
-        self.path, self.line = path, line
+        self.path, self.line, self.check = path, line, check
 
 
 class ModelError(EncoreError):

@@ -12,11 +12,11 @@ from training.config import TrainConfig
 from training.engine import Engine
 from training.evaluate import measure
 from training.events import append_event
-from training.loop import Progress
 from training.plots import draw_confusion, draw_curves, draw_first_ranks
 from training.progress import Reporter
 from training.report import harm, metrics_table, model_card, show
 from training.run_folder import RunFolder, fingerprints
+from training.standing import Progress
 from training.task import Data
 
 log = logging.getLogger("training")
@@ -64,7 +64,7 @@ def finish(
     # What is measured again counts; a ranking's loss is known from its epoch alone.
     reporter.describe(progress.step, progress.history[progress.best_epoch] | metrics["eval"])
     _draw(data, metrics, folder)
-    append_event(folder.events, "The run has successfully completed", data={"step": progress.step})
+    append_event(folder.events, "The run has successfully completed", data={"step": progress.step} | metrics["train"])
     write_atomically(folder.metrics, text)
     folder.clean()
     show(metrics_table({name: metrics[name] for name in ("eval", "test", _COSINE) if name in metrics}))
@@ -87,6 +87,7 @@ def _effort(rows: int, progress: Progress, began: float) -> dict[str, float]:
         "epochs": progress.epoch,
         "best_epoch": progress.best_epoch + 1,
         "steps": progress.step,
+        "tokens": progress.tokens,
         "seconds": round(seconds, 1),
         "rows_per_second": round(rows * progress.epoch / seconds, 1),
     }

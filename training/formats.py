@@ -14,6 +14,8 @@ from training.text import listed
 
 Task = Literal["classify", "rerank"]
 RerankFormat = Literal["rerank", "graded-pairs", "triplets", "candidates"]
+Encoding = Literal["utf-8", "windows-1252", "utf-16", "utf-16-le", "utf-16-be", "utf-32"]
+"""How a file's bytes become characters; windows-1252: UTF-8, but for single bytes that are not."""
 FormatName = Literal["text-label", "prompt-completion", "chat", RerankFormat, "columns", "csv"]
 RERANK_FORMATS: tuple[RerankFormat, ...] = get_args(RerankFormat)
 TEXT_COLUMNS = tuple("text prompt query sentence review content message utterance input body".split())
@@ -68,6 +70,10 @@ class Record:
     fields: dict[str, object]
     problem: str = ""
     """Why the record is malformed, as one clause; then `fields` is empty. "" for a well-formed record."""
+    check: str = "malformed"
+    """The id under which a review counts the problem."""
+    mended: int = 0
+    """Bytes that were not UTF-8 and were read as Windows-1252."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +97,7 @@ class FileFormat:
     line: int
     """Line of the record by which the shape was recognised."""
     table: Table | None = None
+    encoding: Encoding = "utf-8"
     notes: tuple[str, ...] = ()
     """What was assumed and how to override it, one sentence each."""
 

@@ -4,7 +4,6 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -19,52 +18,36 @@ from training.atomic import replace_folder
 from training.average import WeightAverage
 from training.batches import Example, collate, epoch_batches, shares
 from training.calibration import Floats
+from training.checkpoint import Checkpoint
 from training.config import TrainConfig
 from training.engine import Engine, Limits
-from training.errors import TrainingError
+from training.epochs import keep_epoch
 from training.model import decay_groups
 from training.network import Network
 from training.progress import Reporter
 from training.run_folder import RunFolder
+from training.standing import Progress
 from training.task import Task
+from training.tether import Stopped, Tether
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Progress:
-    """Where a run stands; saved with every state, so that a resumed run knows all an unbroken one would."""
-
-    step: int = 0
-    epoch: int = 0
-    best: tuple[float, float] = (-np.inf, -np.inf)
-    """The metric to choose by, and minus the loss, of the best epoch so far."""
-    best_epoch: int = -1
-    """Whose weights are kept: the last of those that cannot be told from the best."""
-    waited: int = 0
-    """Epochs in a row that were worse than the best; `early_stopping_threshold` says what worse is."""
-    done: bool = False
-    history: list[dict[str, float]] = field(default_factory=list)
-    """Figures of the evaluation rows after each epoch."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """For Accelerate's saved state."""
-        return asdict(self)
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """From Accelerate's saved state."""
-        for name, value in state.items():
-            setattr(self, name, tuple(value) if name == "best" else value)
 
 
 class Loop:
     """Takes a network from its first step to its best epoch."""
 
     def __init__(
-        self, config: TrainConfig, accelerator: Accelerator, task: Task, engine: Engine, network: Network
+        self,
+        config: TrainConfig,
+        accelerator: Accelerator,
+        task: Task,
+        engine: Engine,
+        network: Network,
+        tether: Tether,
     ) -> None:
         """Prepare network and optimiser for the devices; every `auto` of the config must be resolved."""
         self.config, self.accelerator, self.task, self.engine = config, accelerator, task, engine
+        self.tether = tether
         groups = decay_groups(
             network,
             config.weight_decay,
@@ -86,6 +69,7 @@ class Loop:
 
         Raises:
             TrainingError: the loss is not finite.
+            Stopped: the order to stop came; the state is saved.
         """
         per_epoch = -(-len(train) // cast(int, self.config.batch_size))
         epochs = cast(int, self.config.epochs)
@@ -98,13 +82,11 @@ class Loop:
         )
         self.accelerator.register_for_checkpointing(self.scheduler)
         self._resume(folder)
-        reporter.start(self.progress.step, total)
-        for epoch in range(self.progress.epoch, epochs):
-            if self.progress.done:
-                break
-            self._train_epoch(epoch, self.task.drawn(train, epoch), folder, reporter)
-            self._finish_epoch(epoch, held, folder, reporter)
-        reporter.stop()
+        with reporter.started(self.progress.step, total), self.tether.deferred():
+            while self.progress.epoch < epochs and not self.progress.done:
+                drawn = self.task.drawn(train, self.progress.epoch)
+                self._train_epoch(self.progress.epoch, drawn, folder, reporter)
+                self._finish_epoch(held, folder, reporter)
         self._load_best(folder)
 
     def _train_epoch(self, epoch: int, train: Sequence[Example], folder: RunFolder, reporter: Reporter) -> None:
@@ -114,11 +96,16 @@ class Loop:
         saved = time.monotonic()
         self.model.train()
         for batch in batches[done:]:
-            reporter.step(self.progress.step + 1, self._step([train[i] for i in batch]), self.accelerator)
+            examples = [train[i] for i in batch]
+            reporter.step(self.progress.step + 1, self._step(examples), self.accelerator)
             self.progress.step += 1
-            if self._agree(time.monotonic() - saved > self.config.save_seconds):
+            self.progress.tokens += sum(example.tokens for example in examples)
+            stop, due = self._agree(self.tether.pulled, time.monotonic() - saved > self.config.save_seconds)
+            if stop or due:
                 self._save(folder, reporter)
                 saved = time.monotonic()
+            if stop:
+                raise Stopped
 
     def _step(self, examples: Sequence[Example]) -> Tensor:
         """One optimiser step.
@@ -151,46 +138,24 @@ class Loop:
         self.average.update()
         return seen
 
-    def _finish_epoch(self, epoch: int, held: Sequence[Example], folder: RunFolder, reporter: Reporter) -> None:
+    def _finish_epoch(self, held: Sequence[Example], folder: RunFolder, reporter: Reporter) -> None:
+        """Measure the averaged weights, and keep them if none were better so far."""
         reporter.flush(self.accelerator)
-        with self.average.applied():
-            self._judge(self.assess(held), len(held), epoch, folder, reporter)
-        self._save(folder, reporter)
-
-    def _judge(self, figures: dict[str, float], rows: int, epoch: int, folder: RunFolder, reporter: Reporter) -> None:
-        """Keep the averaged weights if none were better so far, and see whether to go on."""
-        if not np.isfinite(figures["loss"]):
-            raise TrainingError(
-                f"the evaluation loss is {figures['loss']} after epoch {epoch + 1}; lower learning_rate"
-            )
         progress = self.progress
-        metric = -figures["loss"] if self.config.metric == "loss" else figures[self.config.metric]
-        score = (metric, -figures["loss"])
-        # On few evaluation rows the best epoch is mostly luck: of those that cannot be told from it, the last one
-        # is kept, which has seen more of the schedule.
-        kept = score > progress.best or metric >= progress.best[0] - self._standard_error(progress.best[0], rows)
-        threshold = self.config.early_stopping_threshold
-        better = score > (progress.best[0] + threshold, progress.best[1]) or (kept and not threshold)
-        progress.waited = 0 if better else progress.waited + 1
-        progress.best = max(progress.best, score)
-        if kept:
-            progress.best_epoch = epoch
-            self._keep_best(folder, epoch)
-        progress.epoch = epoch + 1
-        progress.history.append({"epoch": float(epoch + 1), "step": float(progress.step), **figures})
-        patience = self.config.early_stopping_patience
-        if patience is not None and progress.waited >= patience and progress.epoch < cast(int, self.config.epochs):
-            progress.done = True
-            log.info("no better %s for %d epochs: stopping early", self.config.metric, patience)
-        reporter.evaluated(progress.step, progress.epoch, figures)
-
-    def _standard_error(self, share: float, rows: int) -> float:
-        """How far a share measured on `rows` rows lies from the truth; the loss is not a share."""
-        return 0.0 if self.config.metric == "loss" else float(np.sqrt(max(share * (1 - share), 0) / rows))
-
-    def assess(self, held: Sequence[Example]) -> dict[str, float]:
-        """Score rows with the network as it stands, each process its share, and measure them in every process."""
-        return self.task.assess(self.score(held), held)
+        with self.average.applied():
+            outputs = self.score(held)
+            figures = self.task.assess(outputs, held)
+            if progress.judge(figures, len(held), self.config):
+                self._keep_best(folder)
+            reporter.evaluated(progress.step, progress.epoch, figures)
+            if self.config.keep_epochs and self.accelerator.is_main_process:
+                manifest = self.task.calibrated(self.engine.manifest, outputs, held)
+                model = Checkpoint(self._network(), self.engine.tokenizer, manifest)
+                keep_epoch(folder, model, self.config, reporter.line(progress.step) | {"epoch": progress.epoch})
+                reporter.kept(progress.step)
+        if progress.done and progress.epoch < cast(int, self.config.epochs):
+            log.info("no better %s for %d epochs: stopping early", self.config.metric, progress.waited)
+        self._save(folder, reporter)
 
     def score(self, examples: Sequence[Example]) -> list[Floats]:
         """Logits (items, width) of each example by the network as it stands, the same in every process."""
@@ -209,13 +174,13 @@ class Loop:
         ends = np.cumsum([len(example.items) for example in examples])
         return np.split(rows, ends[:-1])
 
-    def _agree(self, mine: bool) -> bool:
-        """What the first process thinks, in all of them; clocks differ."""
+    def _agree(self, *mine: bool) -> Sequence[bool]:
+        """Of each question, whether any process says yes, the same in all of them: clocks and signals differ."""
         if self.accelerator.num_processes == 1:
             return mine
-        flag = torch.tensor([int(mine)], device=self.accelerator.device)
-        torch.distributed.broadcast(flag, 0)
-        return bool(flag.item())
+        flags = torch.tensor(mine, dtype=torch.int32, device=self.accelerator.device)
+        torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
+        return [flag > 0 for flag in flags.tolist()]
 
     def _save(self, folder: RunFolder, reporter: Reporter) -> None:
         reporter.flush(self.accelerator)
@@ -234,17 +199,19 @@ class Loop:
         self.accelerator.load_state(str(state))
         log.info("resuming at step %d, epoch %d", self.progress.step, self.progress.epoch + 1)
 
-    def _keep_best(self, folder: RunFolder, epoch: int) -> None:
+    def _keep_best(self, folder: RunFolder) -> None:
         weights: dict[str, Any] = self.accelerator.get_state_dict(self.model)
         if not self.accelerator.is_main_process:
             return
         trained = {name for name, p in self._network().named_parameters() if p.requires_grad}
         kept = {name: tensor.contiguous().cpu() for name, tensor in weights.items() if name in trained}
-        replace_folder(folder.state / f"best-{epoch}", lambda path: save_file(kept, path / "weights.safetensors"))
+        replace_folder(
+            folder.best(self.progress.best_epoch), lambda path: save_file(kept, path / "weights.safetensors")
+        )
 
     def _load_best(self, folder: RunFolder) -> None:
         self.accelerator.wait_for_everyone()
-        weights = load_file(folder.state / f"best-{self.progress.best_epoch}" / "weights.safetensors")
+        weights = load_file(folder.best(self.progress.best_epoch) / "weights.safetensors")
         self._network().load_state_dict(weights, strict=False)
 
     def _network(self) -> Network:

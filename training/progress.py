@@ -4,6 +4,8 @@ import csv
 import io
 import logging
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -35,7 +37,8 @@ class Reporter:
         self._bar: Any = None
         self._total = 0
 
-    def start(self, step: int, total: int) -> None:
+    @contextmanager
+    def started(self, step: int, total: int) -> Generator[None, None, None]:
         """Begin at `step` of `total`; lines of metrics.csv beyond it, from before a crash, are dropped."""
         self._total = total
         self._every = max(1, total // _EVENTS_PER_RUN)
@@ -44,6 +47,12 @@ class Reporter:
                 self._rows = {int(row["step"]): dict(row) for row in csv.DictReader(file) if int(row["step"]) <= step}
         if sys.stderr.isatty():
             self._bar = tqdm(total=total, initial=step, unit="step", desc="training")
+        try:
+            yield
+        finally:
+            if self._bar is not None:
+                self._bar.close()
+                self._bar = None
 
     def step(self, step: int, seen: Tensor, accelerator: Accelerator) -> None:
         """Note one step's (loss, hits, rows); they stay on the device until a line is due."""
@@ -69,7 +78,7 @@ class Reporter:
                 raise TrainingError(
                     f"the loss is {loss} at step {step}; lower learning_rate, or train without mixed precision"
                 )
-            self._rows[step] = {"step": step, "train_loss": f"{loss:.5f}", "train_accuracy": f"{hits / rows:.5g}"}
+            self._rows[step] = {"step": step, "train_loss": f"{loss:.5g}", "train_accuracy": f"{hits / rows:.5g}"}
         self._waiting.clear()
         self._say(self._rows[step])  # pyright: ignore[reportPossiblyUnboundVariable]
         self._write()
@@ -104,21 +113,25 @@ class Reporter:
                 data={"step": step, "epoch": epoch} | valid,
             )
 
+    def line(self, step: int) -> dict[str, float]:
+        """What a step's line says of its training rows."""
+        row = self._rows[step]
+        return {"step": step, "train_loss": float(row["train_loss"]), "train_accuracy": float(row["train_accuracy"])}
+
+    def kept(self, step: int) -> None:
+        """Note that the model of the epoch that ended with a step is kept."""
+        if self._main:
+            append_event(self.folder.events, f"Checkpoint created at step {step}", data={"step": step})
+
     def describe(self, step: int, figures: dict[str, float]) -> None:
         """Put figures of the whole evaluation file on a step's line."""
         row = self._rows[step]
-        row["valid_loss"] = f"{figures['loss']:.5f}"
+        row["valid_loss"] = f"{figures['loss']:.6g}"
         row["valid_mean_token_accuracy"] = f"{figures['accuracy']:.6g}"
         for column, name in self.columns.items():
             if name in figures:
                 row[column] = f"{figures[name]:.6g}"
         self._write()
-
-    def stop(self) -> None:
-        """Take the bar away."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
 
     def _write(self) -> None:
         if not self._main:

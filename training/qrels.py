@@ -4,9 +4,10 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+from training.encodings import read_lines
 from training.errors import DataError, located
 from training.formats import FileFormat
-from training.records import read_lines, read_records
+from training.records import read_records
 from training.text import json_type, listed
 
 Qrels = dict[str, dict[str, float]]

@@ -13,11 +13,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal, NoReturn, cast
 
+from training.encodings import UNDECODED, mend, mended_lines, read_lines, refuse_binary
 from training.errors import DataError
 from training.formats import (
     EXPECTED,
     ROWS,
     DataOptions,
+    Encoding,
     FileFormat,
     FormatName,
     Record,
@@ -29,36 +31,28 @@ from training.formats import (
 from training.tables import sniff_rerank_table, sniff_table, split_rows
 from training.text import json_type, listed
 
-_SIGNATURES = {
-    b"\xff\xfe": "UTF-16 or UTF-32 text; re-save it as UTF-8",
-    b"\xfe\xff": "UTF-16 text; re-save it as UTF-8",
-    b"\x00\x00\xfe\xff": "UTF-32 text; re-save it as UTF-8",
-    b"PK\x03\x04": "a zip archive or Excel workbook; export the rows as CSV",
-    b"\x1f\x8b": "gzip-compressed; unpack it first",
-    b"PAR1": "a Parquet file; export the rows as JSONL or CSV",
-}
-# Bytes that are not UTF-8 are decoded to these surrogates, which no valid UTF-8 decodes to.
-_UNDECODED = re.compile("[\udc80-\udcff]")
 _SPACE = re.compile(r"[ \t\r\n]*")
 _ARRAY = re.compile(r"\[\s*(\{|\]\s*$|$)")
 
 
-def recognise(path: Path | str, options: DataOptions | None = None, task: Task = "classify") -> FileFormat:
+def recognise(
+    path: Path | str, options: DataOptions | None = None, task: Task = "classify", encoding: Encoding = "utf-8"
+) -> FileFormat:
     """Find out how a file is written, by its content; the ending of its name only breaks ties.
 
     Keys such as query, text and label fit both tasks, hence `task`. For classify, a file that can only be a ranking
-    is recognised as one.
+    is recognised as one. `encoding` is what `find_encoding` says, for a reader that takes more than UTF-8.
 
     Raises:
         DataError: the file cannot be opened, is empty, is not text, or has no known shape.
     """
     path, options = Path(path), options or DataOptions()
-    _refuse_binary(path)
-    container = _container(path, options, task)
+    refuse_binary(path, encoding)
+    container = _container(path, options, task, encoding)
     try:
         if container == "table":
-            return _recognise_table(path, options, task)
-        return _recognise_json(path, container, options, task)
+            return _recognise_table(path, options, task, encoding)
+        return _recognise_json(path, container, options, task, encoding)
     except DataError as error:
         if error.path:
             raise
@@ -72,39 +66,13 @@ def read_records(path: Path | str, found: FileFormat) -> Iterator[Record]:
         DataError: the file cannot be opened, or is a JSON array that is malformed beyond one record.
     """
     if found.table:
-        return _read_table(Path(path), found.table)
-    return _read_array(Path(path)) if found.container == "json" else _read_jsonl(Path(path))
+        return _read_table(Path(path), found.table, found.encoding)
+    read = _read_array if found.container == "json" else _read_jsonl
+    return read(Path(path), found.encoding)
 
 
-def read_lines(path: Path) -> Iterator[str]:
-    """Give the lines of a file with their line ends; a byte that is not UTF-8 becomes a low surrogate."""
-    try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            yield from file
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: OSError | ValueError) -> DataError:
-    reason = error.strerror if isinstance(error, OSError) else str(error)
-    return DataError(f"cannot be read ({reason}); expected a data file", path)
-
-
-def _refuse_binary(path: Path) -> None:
-    try:
-        with path.open("rb") as file:
-            head = file.read(4096)
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from error
-    kind = next((kind for start, kind in _SIGNATURES.items() if head.startswith(start)), None)
-    if kind is None and head.count(0) * 4 > len(head):
-        kind = _SIGNATURES[b"\xff\xfe"]
-    if kind:
-        raise DataError(f"the file is {kind}", path)
-
-
-def _container(path: Path, options: DataOptions, task: Task) -> Literal["jsonl", "json", "table"]:
-    lines = [line.strip() for line in islice(filter(str.strip, read_lines(path)), 2)]
+def _container(path: Path, options: DataOptions, task: Task, encoding: Encoding) -> Literal["jsonl", "json", "table"]:
+    lines = [line.strip() for line in islice(filter(str.strip, read_lines(path, encoding)), 2)]
     if not lines:
         raise DataError(f"the file is empty; expected {ROWS[task]}", path)
     if options.format == "csv":
@@ -118,20 +86,23 @@ def _container(path: Path, options: DataOptions, task: Task) -> Literal["jsonl",
     return "jsonl" if lines[0].startswith("{") and not tabular else "table"
 
 
-def _recognise_table(path: Path, options: DataOptions, task: Task) -> FileFormat:
+def _recognise_table(path: Path, options: DataOptions, task: Task, encoding: Encoding) -> FileFormat:
+    lines = partial(mended_lines, path, encoding)
     if task == "classify":
-        table, text, label, notes = sniff_table(partial(read_lines, path), options)
-        return FileFormat("csv", "table", (text, label), 1, table, notes)
-    table, name, fields, notes = sniff_rerank_table(partial(read_lines, path), options)
+        table, text, label, notes = sniff_table(lines, options)
+        return FileFormat("csv", "table", (text, label), 1, table, encoding, notes)
+    table, name, fields, notes = sniff_rerank_table(lines, options)
     notes += _column_notes(name, fields)
-    return FileFormat(name, "table", fields, 1, table, notes)
+    return FileFormat(name, "table", fields, 1, table, encoding, notes)
 
 
-def _recognise_json(path: Path, container: Literal["jsonl", "json"], options: DataOptions, task: Task) -> FileFormat:
+def _recognise_json(
+    path: Path, container: Literal["jsonl", "json"], options: DataOptions, task: Task, encoding: Encoding
+) -> FileFormat:
     read = _read_array if container == "json" else _read_jsonl
-    first = next((record for record in read(path) if not record.problem), None)
+    first = next((record for record in read(path, encoding) if not record.problem), None)
     if first is None:
-        broken = next(read(path), Record(1, {}, f"no record found; expected {ROWS[task]}"))
+        broken = next(read(path, encoding), Record(1, {}, f"no record found; expected {ROWS[task]}"))
         raise DataError(broken.problem, path, broken.line)
     keys = list(first.fields)
     shape = shape_of(keys, options) if task == "classify" else rerank_shape_of(keys, options)
@@ -140,7 +111,7 @@ def _recognise_json(path: Path, container: Literal["jsonl", "json"], options: Da
     name, fields = shape
     notes = ("The file is a JSON array; its objects are read as rows.",) if container == "json" else ()
     notes += _column_notes(name, fields)
-    return FileFormat(name, container, fields, first.line, notes=notes)
+    return FileFormat(name, container, fields, first.line, encoding=encoding, notes=notes)
 
 
 def _column_notes(name: FormatName, fields: tuple[str, ...]) -> tuple[str, ...]:
@@ -154,36 +125,43 @@ def _column_notes(name: FormatName, fields: tuple[str, ...]) -> tuple[str, ...]:
     return ()
 
 
-def _read_table(path: Path, table: Table) -> Iterator[Record]:
+def _read_table(path: Path, table: Table, encoding: Encoding) -> Iterator[Record]:
     header, width = table.header, len(table.columns)
-    for line, cells, problem in split_rows(read_lines(path), table.delimiter, table.quotes):
+    for line, cells, problem in split_rows(read_lines(path, encoding), table.delimiter, table.quotes):
         if header and not problem:
             header = False
             continue
-        problem = problem or _unusable("".join(cells))
-        if not problem and len(cells) != width:
+        if problem:
+            yield Record(line, {}, problem)
+            continue
+        mended = [mend(cell, encoding) for cell in cells]
+        cells, count = [cell for cell, _ in mended], sum(number for _, number in mended)
+        if len(cells) != width:
             problem = f"expected {width} cells, found {len(cells)}; check the delimiters and quotes of this row"
-        yield Record(line, {}, problem) if problem else Record(line, dict(zip(table.columns, cells, strict=True)))
+        fields: dict[str, object] = {} if problem else dict(zip(table.columns, cells, strict=True))
+        yield _unusable(line, "".join(cells)) or Record(line, fields, problem, mended=count)
 
 
-def _read_jsonl(path: Path) -> Iterator[Record]:
-    for number, line in enumerate(read_lines(path), 1):
+def _read_jsonl(path: Path, encoding: Encoding) -> Iterator[Record]:
+    for number, line in enumerate(read_lines(path, encoding), 1):
         if line.strip():
-            yield _parse(number, line.strip())
+            yield _parse(number, line.strip(), encoding)
 
 
-def _parse(line: int, text: str) -> Record:
-    if problem := _unusable(text):
-        return Record(line, {}, problem)
+def _parse(line: int, text: str, encoding: Encoding = "utf-8") -> Record:
+    text, count = mend(text, encoding)
+    if unusable := _unusable(line, text):
+        return unusable
     try:
-        return _record(line, _DECODER.decode(text))
+        return _record(line, _DECODER.decode(text), count)
     except (ValueError, RecursionError) as error:
         return Record(line, {}, _not_json(error))
 
 
-def _read_array(path: Path) -> Iterator[Record]:
+def _read_array(path: Path, encoding: Encoding) -> Iterator[Record]:
     """Decode an array element by element: the text is held once, the objects one at a time."""
-    text = "".join(read_lines(path))
+    text = "".join(read_lines(path, encoding))
+    unclean = "\0" in text or (not text.isascii() and UNDECODED.search(text) is not None)
     position = _skip_space(text, text.index("[") + 1)
     line = 1 + text.count("\n", 0, position)
     while not text.startswith("]", position):
@@ -192,8 +170,7 @@ def _read_array(path: Path) -> Iterator[Record]:
         except (ValueError, RecursionError) as error:
             at = error.lineno if isinstance(error, json.JSONDecodeError) else line
             raise DataError(_not_json(error), path, at) from None
-        problem = _unusable(text[position:end])
-        yield Record(line, {}, problem) if problem else _record(line, value)
+        yield _parse(line, text[position:end], encoding) if unclean else _record(line, value)
         after = _skip_space(text, end)
         if text[after : after + 1] not in ("]", ","):
             raise DataError("the array is not closed; expected , or ] after this object", path, line)
@@ -208,18 +185,20 @@ def _skip_space(text: str, position: int) -> int:
     return match.end() if match else position
 
 
-def _record(line: int, value: object) -> Record:
+def _record(line: int, value: object, mended: int = 0) -> Record:
     if isinstance(value, dict):
-        return Record(line, cast(dict[str, object], value))
+        return Record(line, cast(dict[str, object], value), mended=mended)
     return Record(line, {}, f"the record is {json_type(value)}, expected a JSON object")
 
 
-def _unusable(text: str) -> str:
+def _unusable(line: int, text: str) -> Record | None:
+    """The record of a text that holds what no text should, or None."""
     if "\0" in text:
-        return "the row holds a NUL byte; remove it"
-    if not text.isascii() and (found := _UNDECODED.search(text)):
-        return f"not UTF-8 (byte 0x{ord(found[0]) - 0xDC00:02X}); re-save the file as UTF-8"
-    return ""
+        return Record(line, {}, "the row holds a NUL byte; remove it")
+    if not text.isascii() and (found := UNDECODED.search(text)):
+        byte = f"not UTF-8 (byte 0x{ord(found[0]) - 0xDC00:02X}); re-save the file as UTF-8"
+        return Record(line, {}, byte, "encoding")
+    return None
 
 
 def _not_json(error: ValueError | RecursionError) -> str:

@@ -86,7 +86,8 @@ class RerankTask:
         return figures | {"loss": float(torch.cat(losses).mean())}
 
     def calibrated(self, manifest: Manifest, outputs: Sequence[Floats], examples: Sequence[Example]) -> Manifest:
-        """The manifest with the temperature and bias that suit held-out judgements."""
+        """The manifest with the temperature and bias that suit held-out judgements, and the figures of those."""
         targets = np.concatenate([example.target for example in examples])
         temperature, bias = fit_relevance(np.concatenate(outputs)[:, 0], targets > 0)
-        return manifest.model_copy(update={"temperature": temperature, "bias": bias})
+        metrics = self.assess(outputs, examples)
+        return manifest.model_copy(update={"temperature": temperature, "bias": bias, "metrics": metrics})

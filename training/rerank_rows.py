@@ -43,7 +43,7 @@ class RerankFile:
 
 
 @dataclass(frozen=True, slots=True)
-class _Draft:
+class RankingDraft:
     """What one record says about one query."""
 
     key: str
@@ -90,7 +90,7 @@ def read_rerank(path: Path | str, options: DataOptions | None = None, qrels: Pat
     queries, records, repeats = dict[str, _Candidates](), 0, 0
     for record in read_records(path, found):
         with located(path, record.line):
-            repeats += _add(queries, _draft(record, found, options, judged), record.line, found)
+            repeats += _add(queries, read_ranking(record, found, options, judged), record.line, found)
         records += 1
     if not queries:
         raise DataError(f"the file has no rows; expected {ROWS['rerank']}", path)
@@ -104,29 +104,34 @@ def read_rerank(path: Path | str, options: DataOptions | None = None, qrels: Pat
     return RerankFile(path, found.name, rows, graded, notes)
 
 
-def _draft(record: Record, found: FileFormat, options: DataOptions, judged: Qrels) -> _Draft:
+def read_ranking(record: Record, found: FileFormat, options: DataOptions, judged: Qrels) -> RankingDraft:
+    """Find the query and the passages of a record.
+
+    Raises:
+        DataError: the record is malformed, or lacks one of them.
+    """
     if record.problem:
-        raise DataError(record.problem)
+        raise DataError(record.problem, check=record.check)
     if missing := [name for name in found.fields if name not in record.fields]:
-        raise DataError(_missing(record, found, options, missing[0]))
+        raise _missing(record, found, options, missing[0])
     query, *values = (record.fields[name] for name in found.fields)
-    query = _text(query, f'"{found.fields[0]}" is')
+    query = _text(query, f'"{found.fields[0]}" is', "empty_query")
     if found.name == "candidates":
         return _candidate_list(query, values, found, judged)
     if found.name == "graded-pairs":
         grade = grade_of(values[1], found.fields[2])
-        return _Draft(query.strip(), query, [(_text(values[0], f'"{found.fields[1]}" is'), grade)])
+        return RankingDraft(query.strip(), query, [(_text(values[0], f'"{found.fields[1]}" is', "empty_text"), grade)])
     if found.name == "triplets":
-        relevant = [_text(values[0], f'"{found.fields[1]}" is')]
-        negatives = [_text(value, f'"{name}" is') for name, value in record.fields.items() if _is_negative(name)]
+        relevant = [_text(values[0], f'"{found.fields[1]}" is', "no_relevant")]
+        negatives = [_text(value, f'"{name}" is') for name, value in record.fields.items() if is_negative(name)]
     else:
         relevant = _texts(values[0], found.fields[1])
         name = next((name for name in record.fields if name.strip().casefold() == "hard_negatives"), "")
         negatives = [] if record.fields.get(name) is None else _texts(record.fields[name], name)
-    return _Draft(query.strip(), query, [(text, 1.0) for text in relevant] + [(text, 0.0) for text in negatives])
+    return RankingDraft(query.strip(), query, [(text, 1.0) for text in relevant] + [(text, 0.0) for text in negatives])
 
 
-def _candidate_list(query: str, values: list[object], found: FileFormat, judged: Qrels) -> _Draft:
+def _candidate_list(query: str, values: list[object], found: FileFormat, judged: Qrels) -> RankingDraft:
     _, qid_field, ids_field, texts_field = found.fields
     qid, texts = identifier(values[0], qid_field), _texts(values[2], texts_field)
     docids = [identifier(docid, ids_field) for docid in _list(values[1], ids_field)]
@@ -135,12 +140,12 @@ def _candidate_list(query: str, values: list[object], found: FileFormat, judged:
         raise DataError(f"{counts}; expected as many ids as texts, at least one")
     grades, listed_ids = judged.get(qid, {}), set(docids)
     missed = tuple(grade for docid, grade in grades.items() if grade > 0 and docid not in listed_ids)
-    return _Draft(
+    return RankingDraft(
         qid, query, [(text, grades.get(docid, 0.0)) for docid, text in zip(docids, texts, strict=True)], missed
     )
 
 
-def _add(queries: dict[str, _Candidates], draft: _Draft, line: int, found: FileFormat) -> int:
+def _add(queries: dict[str, _Candidates], draft: RankingDraft, line: int, found: FileFormat) -> int:
     """Add what a record says to its query; gives the number of passages that the query had already."""
     if found.name == "candidates" and draft.key in queries:
         raise DataError(f'query id "{listed([draft.key])}" is on line {queries[draft.key].line} already; expected once')
@@ -187,17 +192,20 @@ def _notes(found: FileFormat, merged: int, repeats: int, unjudged: int, teacher:
         yield "Some grades are below 0: read as a teacher's scores, under which a query may lack a relevant passage."
 
 
-def _missing(record: Record, found: FileFormat, options: DataOptions, missing: str) -> str:
+def _missing(record: Record, found: FileFormat, options: DataOptions, missing: str) -> DataError:
     keys = list(record.fields)
     if not (options.query_column or options.text_column or options.label_column):
         shape = rerank_shape_of(keys, options.model_copy(update={"format": None}))
         if shape and shape[0] != found.name:
-            return f"the row is {shape[0]}, but line {found.line} is {found.name}; a file holds one shape"
-    return f'"{missing}" is missing; found the keys {listed(keys)}'
+            mixed = f"the row is {shape[0]}, but line {found.line} is {found.name}; a file holds one shape"
+            return DataError(mixed, check="columns")
+    check = "malformed" if found.name in ("candidates", "graded-pairs") else "no_relevant"
+    check = "empty_query" if missing == found.fields[0] else check
+    return DataError(f'"{missing}" is missing; found the keys {listed(keys)}', check=check)
 
 
-def _is_negative(name: str) -> bool:
-    """Whether a key is `negative`, or `negative_1` and so on, as mined n-tuples have them."""
+def is_negative(name: str) -> bool:
+    """Whether the key of a triplet is `negative`, or `negative_1` and so on, as mined n-tuples have them."""
     start, _, number = name.strip().casefold().partition("_")
     return start == "negative" and (not number or number.isdecimal())
 
@@ -213,11 +221,12 @@ def _texts(value: object, name: str) -> list[str]:
     return [_text(item, f'"{name}" holds') for item in _list(value, name)]
 
 
-def _text(value: object, what: str) -> str:
-    """Check a text; `what` begins the message, such as `"query" is`."""
+def _text(value: object, what: str, blank: str = "malformed") -> str:
+    """Check a text; `what` begins the message, such as `"query" is`, `blank` is the check of one that is not there."""
     if not isinstance(value, str):
-        raise DataError(f"{what} {json_type(value)}, expected a string")
+        check = blank if value is None else "malformed"
+        raise DataError(f"{what} {json_type(value)}, expected a string", check=check)
     if not value.strip():
-        raise DataError(f"{what} an empty text; remove it or write one")
+        raise DataError(f"{what} an empty text; remove it or write one", check=blank)
     refuse_characters(what.rpartition(" ")[0], value)
     return value

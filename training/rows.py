@@ -3,8 +3,6 @@
 What a row looks like in a file is `formats`, `tables` and `records`; what becomes of its text and label is `text`.
 """
 
-import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,7 +27,7 @@ from training.text import (
     system_text,
 )
 
-__all__ = ["ClassifyFile", "ClassifyRow", "DataOptions", "read_classify", "surface_forms", "write_rows"]
+__all__ = ["ClassifyFile", "ClassifyRow", "DataOptions", "Draft", "read_classify", "read_draft", "surface_forms"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +58,7 @@ class ClassifyFile:
 
 
 @dataclass(frozen=True, slots=True)
-class _Draft:
+class Draft:
     """A row as it was found, before the rules are known."""
 
     line: int
@@ -121,28 +119,14 @@ def surface_forms(rows: Iterable[ClassifyRow]) -> dict[str, str]:
     return {label: counter.most_common(1)[0][0] for label, counter in counts.items()}
 
 
-def write_rows(path: Path | str, rows: Iterable[ClassifyRow], multi_label: bool) -> None:
-    """Write rows as JSONL of text and label, labels as they were written; the file appears whole or not at all.
-
-    Reading it back with the rules under which the rows were read gives the same rows, their lines apart.
-    """
-    path = Path(path)
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("w", encoding="utf-8", newline="\n") as file:
-        for row in rows:
-            label = list(row.surfaces) if multi_label else row.surfaces[0]
-            file.write(json.dumps({"text": row.text, "label": label}, ensure_ascii=False) + "\n")
-    os.replace(partial, path)
-
-
 def _read_drafts(
     path: Path, found: FileFormat, options: DataOptions, rules: TextRules, multi_label: bool | None
-) -> Iterator[_Draft]:
+) -> Iterator[Draft]:
     """Read and check the rows one by one, so that the first bad one is the one reported."""
-    first: _Draft | None = None
+    first: Draft | None = None
     for record in read_records(path, found):
         with located(path, record.line):
-            draft = _draft(record, found, options)
+            draft = read_draft(record, found, options)
             first = first or draft
             if multi_label is False and draft.is_list:
                 raise DataError("label is a list; expected a single label")
@@ -156,44 +140,55 @@ def _read_drafts(
         yield draft
 
 
-def _draft(record: Record, found: FileFormat, options: DataOptions) -> _Draft:
+def read_draft(record: Record, found: FileFormat, options: DataOptions) -> Draft:
+    """Find the text and the labels of a record, as written.
+
+    Raises:
+        DataError: the record is malformed, lacks one of them, or holds them in a form that cannot be used.
+        ChatError: a chat message is not one.
+    """
     if record.problem:
-        raise DataError(record.problem)
+        raise DataError(record.problem, check=record.check)
     if found.text_field not in record.fields or found.label_field not in record.fields:
-        raise DataError(_missing(record, found, options))
+        raise _missing(record, found, options)
     text, label = record.fields[found.text_field], record.fields[found.label_field]
     if found.name == "chat":
         return _chat_draft(record.line, text)
     if not isinstance(text, str):
-        raise DataError(f'"{found.text_field}" is {json_type(text)}, expected a string')
+        check = "empty_text" if text is None else "malformed"
+        raise DataError(f"'{found.text_field}' is {json_type(text)}, expected a string", check=check)
     if isinstance(label, str) and options.label_separator:
         label = label.split(options.label_separator) if label.strip() else []
     items = cast(list[object], label) if isinstance(label, list) else [label]
-    return _Draft(record.line, text, tuple(map(label_text, items)), isinstance(label, list), used=True)
+    return Draft(record.line, text, tuple(map(label_text, items)), isinstance(label, list), used=True)
 
 
-def _chat_draft(line: int, value: object) -> _Draft:
+def _chat_draft(line: int, value: object) -> Draft:
     if not isinstance(value, list) or not value:
         found = "empty" if value == [] else json_type(cast(object, value))
-        raise DataError(f'"messages" is {found}, expected a list of messages')
+        raise DataError(f"'messages' is {found}, expected a list of messages", check="chat_shape")
     *source, answer = cast(list[dict[str, object]], value)
     label = message_text(answer, len(source))
     if answer["role"] != "assistant":
-        raise DataError(f"the last message has the role {answer['role']}, expected the answer of the assistant")
-    return _Draft(line, source, (label,), is_list=False, used=answer.get("weight") != 0)
+        expected = "expected the answer of the assistant"
+        raise DataError(f"the last message has the role {answer['role']}, {expected}", check="chat_shape")
+    return Draft(line, source, (label,), is_list=False, used=answer.get("weight") != 0)
 
 
-def _missing(record: Record, found: FileFormat, options: DataOptions) -> str:
+def _missing(record: Record, found: FileFormat, options: DataOptions) -> DataError:
     keys = list(record.fields)
     if options.text_column is None and options.label_column is None:
         shape = shape_of(keys, options.model_copy(update={"format": None}))
         if shape and shape[0] != found.name:
-            return f"the row is {shape[0]}, but line {found.line} is {found.name}; a file holds one shape"
-    missing = found.label_field if found.text_field in record.fields else found.text_field
-    return f'"{missing}" is missing; found the keys {listed(keys)}'
+            mixed = f"the row is {shape[0]}, but line {found.line} is {found.name}; a file holds one shape"
+            return DataError(mixed, check="columns")
+    has_text = found.text_field in record.fields
+    missing, check = (found.label_field, "empty_label") if has_text else (found.text_field, "empty_text")
+    check = "chat_shape" if found.name == "chat" else check
+    return DataError(f"'{missing}' is missing; found the keys {listed(keys)}", check=check)
 
 
-def _learn(drafts: Sequence[_Draft], found: FileFormat) -> TextRules:
+def _learn(drafts: Sequence[Draft], found: FileFormat) -> TextRules:
     chats = [draft.source for draft in drafts if not isinstance(draft.source, str)]
     rules = TextRules(ignore_system=len({system_text(source) for source in chats}) <= 1)
     separator = learn_separator(_raw_text(draft, rules) for draft in drafts)
@@ -202,11 +197,11 @@ def _learn(drafts: Sequence[_Draft], found: FileFormat) -> TextRules:
     return rules.model_copy(update={"separator": separator, "label_suffix": suffix})
 
 
-def _raw_text(draft: _Draft, rules: TextRules) -> str:
+def _raw_text(draft: Draft, rules: TextRules) -> str:
     return draft.source if isinstance(draft.source, str) else flatten_chat(draft.source, rules)
 
 
-def _row(draft: _Draft, rules: TextRules) -> ClassifyRow:
+def _row(draft: Draft, rules: TextRules) -> ClassifyRow:
     text = clean_text(_raw_text(draft, rules), rules)
     if not text.strip():
         raise DataError("text is empty; remove the row or give it a text")

@@ -4,6 +4,7 @@ config.yaml      the settings as given          run.json      fingerprints of th
 events.jsonl     what happened                  metrics.csv   one line per optimiser step
 state/           what resuming needs            checkpoint/   the finished model
 metrics.json     every figure                   *.png         curves and confusion matrix
+epochs/          models of the last epochs, if any are to be kept
 """
 
 import fcntl
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from training.atomic import write_atomically
+from training.atomic import remove_folder, write_atomically
 from training.config import TrainConfig, load_config
 from training.errors import ConfigError, DataError, TrainingError
 
@@ -30,7 +31,7 @@ class RunFolder:
         """Name the folder; nothing is touched yet."""
         self.path = path
         self.events, self.steps, self.metrics = path / "events.jsonl", path / "metrics.csv", path / "metrics.json"
-        self.checkpoint, self.state = path / "checkpoint", path / "state"
+        self.checkpoint, self.state, self.epochs = path / "checkpoint", path / "state", path / "epochs"
 
     @property
     def finished(self) -> bool:
@@ -56,6 +57,8 @@ class RunFolder:
             else:
                 write_atomically(self.path / "config.yaml", config.to_yaml())
                 write_atomically(record, json.dumps(prints, indent=2) + "\n")
+            for half in self.state.glob(".*"):
+                shutil.rmtree(half)  # what a kill or a full disk left of a state
             yield
 
     def _check_owner(self, config: TrainConfig) -> None:
@@ -85,7 +88,7 @@ class RunFolder:
 
     def newest_state(self) -> Path | None:
         """The last state that was saved whole, or None at the beginning."""
-        found = sorted(self.state.glob("step-*"), key=lambda p: (int(p.name.split("-")[1]), p.name))
+        found = sorted(self.state.glob("step-*"), key=_step)
         return found[-1] if found else None
 
     def save_state(self, step: int, staged: Path, best_epoch: int) -> None:
@@ -95,12 +98,31 @@ class RunFolder:
             target = self.state / f"step-{step}-end"
         staged.rename(target)
         for other in [*self.state.glob("step-*"), *self.state.glob("best-*")]:
-            if other not in (target, self.state / f"best-{best_epoch}"):
+            if other not in (target, self.best(best_epoch)):
                 shutil.rmtree(other)
+
+    def best(self, epoch: int) -> Path:
+        """Where the weights of an epoch wait, counted from 0, as long as it is the best."""
+        return self.state / f"best-{epoch}"
+
+    def epoch(self, step: int) -> Path:
+        """Where the model of the epoch that ended with a step is kept."""
+        return self.epochs / f"step-{step}"
+
+    def keep_epochs(self, count: int) -> None:
+        """Remove all but the last models of epochs, and what a kill left of others."""
+        kept = sorted(self.epochs.glob("step-*"), key=_step)[-count:]
+        for path in self.epochs.iterdir():
+            if path not in kept:
+                remove_folder(path)
 
     def clean(self) -> None:
         """Remove what only resuming needs."""
         shutil.rmtree(self.state, ignore_errors=True)
+
+
+def _step(path: Path) -> tuple[int, str]:
+    return int(path.name.split("-")[1]), path.name
 
 
 def _check_unchanged(now: dict[str, str], before: dict[str, str]) -> None:

@@ -1,6 +1,6 @@
 """Rows into training, evaluation and test parts: seeded, stratified by label, copies of a text or query together."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -58,25 +58,35 @@ def split_off(rows: Sequence[ClassifyRow], fraction: float, seed: int) -> tuple[
     Returns:
         The larger part and the part split off, each in file order.
     """
+    taken = draw_rows([row.text for row in rows], [row.labels for row in rows], fraction, seed)
+    kept = [row for index, row in enumerate(rows) if index not in taken]
+    return kept, [row for index, row in enumerate(rows) if index in taken]
+
+
+def draw_rows(texts: Sequence[Hashable], labels: Sequence[Sequence[str]], fraction: float, seed: int) -> set[int]:
+    """Choose the rows that `split_off` splits off: their indices.
+
+    Args:
+        texts: what is equal for rows that are to stay together.
+        labels: of each row, parallel to `texts`.
+        fraction: share of the rows wanted.
+        seed: order of the draw.
+    """
     frequency: dict[str, int] = {}
-    for row in rows:
-        for label in row.labels:
-            frequency[label] = frequency.get(label, 0) + 1
-    by_text: dict[str, list[int]] = {}
-    for index, row in enumerate(rows):
-        by_text.setdefault(row.text, []).append(index)
+    for names in labels:
+        for name in names:
+            frequency[name] = frequency.get(name, 0) + 1
     strata: dict[str, list[list[int]]] = {}
-    for indices in by_text.values():
-        labels = rows[indices[0]].labels
-        rarest = min(labels, key=lambda name: (frequency[name], name)) if labels else ""
+    for indices in _grouped(texts):
+        names = labels[indices[0]]
+        rarest = min(names, key=lambda name: (frequency[name], name)) if names else ""
         strata.setdefault(rarest, []).append(indices)
     taken: set[int] = set()
     rng = np.random.default_rng(seed)
     owed = 0.0  # rows that rounding in earlier strata left over, so that the whole comes out at `fraction`
     for name in sorted(strata, key=lambda key: (len(strata[key]), key)):
         owed = _draw(strata[name], fraction, owed, rng, taken)
-    kept = [row for index, row in enumerate(rows) if index not in taken]
-    return kept, [row for index, row in enumerate(rows) if index in taken]
+    return taken
 
 
 def split_queries(rows: Sequence[RerankRow], fraction: float, seed: int) -> tuple[list[RerankRow], list[RerankRow]]:
@@ -87,13 +97,24 @@ def split_queries(rows: Sequence[RerankRow], fraction: float, seed: int) -> tupl
     Returns:
         The larger part and the part split off, each in file order.
     """
-    by_query: dict[str, list[int]] = {}
-    for index, row in enumerate(rows):
-        by_query.setdefault(" ".join(row.query.split()), []).append(index)
-    taken: set[int] = set()
-    _draw(list(by_query.values()), fraction, 0.0, np.random.default_rng(seed), taken)
+    taken = draw_queries([" ".join(row.query.split()) for row in rows], fraction, seed)
     kept = [row for index, row in enumerate(rows) if index not in taken]
     return kept, [row for index, row in enumerate(rows) if index in taken]
+
+
+def draw_queries(queries: Sequence[Hashable], fraction: float, seed: int) -> set[int]:
+    """Choose the rows that `split_queries` splits off, by what is equal for rows that are to stay together."""
+    taken: set[int] = set()
+    _draw(_grouped(queries), fraction, 0.0, np.random.default_rng(seed), taken)
+    return taken
+
+
+def _grouped(keys: Sequence[Hashable]) -> list[list[int]]:
+    """The indices of each key, in order of appearance."""
+    groups: dict[Hashable, list[int]] = {}
+    for index, key in enumerate(keys):
+        groups.setdefault(key, []).append(index)
+    return list(groups.values())
 
 
 def _draw(

@@ -95,5 +95,8 @@ class Task(Protocol):
         ...
 
     def calibrated(self, manifest: Manifest, outputs: Sequence[Floats], examples: Sequence[Example]) -> Manifest:
-        """The manifest with what turns logits into probabilities, fitted to held-out rows."""
+        """The manifest with what turns logits into probabilities, fitted to held-out rows, and its figures of them.
+
+        These must hold `loss` and `accuracy`.
+        """
         ...

@@ -89,7 +89,8 @@ def refuse_characters(name: str, value: str) -> None:
     if "\0" in value:
         raise DataError(f"{name} holds a NUL character; remove it")
     if not value.isascii() and _SURROGATE.search(value):
-        raise DataError(f"{name} holds half of a surrogate pair (\\ud800 to \\udfff); write the whole character")
+        half = f"{name} holds half of a surrogate pair (\\ud800 to \\udfff); write the whole character"
+        raise DataError(half, check="encoding")
 
 
 def clean_text(text: str, rules: TextRules) -> str:
@@ -121,7 +122,8 @@ def label_text(label: object) -> str:
     if isinstance(label, (bool, int)) or (isinstance(label, float) and math.isfinite(label)):
         return json.dumps(label)
     found = "not a finite number" if isinstance(label, float) else json_type(label)
-    raise DataError(f"label is {found}, expected a string; give the row a label or remove it")
+    check = "empty_label" if label is None else "malformed"
+    raise DataError(f"label is {found}, expected a string; give the row a label or remove it", check=check)
 
 
 def flatten_chat(messages: Sequence[Mapping[str, Any]], rules: TextRules) -> str:
@@ -163,7 +165,8 @@ def learn_separator(prompts: Iterable[str]) -> str | None:
     while start and _is_mark(shared[start - 1]):
         start -= 1
     separator = _smallest_unit(shared[start:])
-    if len(separator) < 2 or any(not prompt.removesuffix(separator).strip() for prompt in cleaned):
+    endings = (separator.rstrip(),)
+    if len(separator) < 2 or any(not _strip_endings(prompt, endings).strip() for prompt in cleaned):
         return None
     return separator
 

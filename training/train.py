@@ -7,172 +7,49 @@ the same command, it goes on from the last saved state.
 import logging
 import os
 import sys
-import time
 from collections.abc import Sequence
-from contextlib import nullcontext
-from datetime import UTC, datetime
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any
 
-import torch
-from accelerate import Accelerator
-from accelerate.utils import set_seed
-
-from training import classify_data, rerank_data
-from training.base import hash_weights, resolve_base
-from training.batches import Example
-from training.checkpoint import Checkpoint
-from training.classify import ClassifyTask
-from training.config import TrainConfig, parse_config
-from training.engine import Engine
-from training.errors import EncoreError, TrainingError
-from training.finish import finish
-from training.loop import Loop
-from training.manifest import Manifest
-from training.model import build_network, choose_max_length, freeze_embeddings, has_attention_dropout
-from training.network import Network
-from training.progress import Reporter
-from training.recipe import mixed_precision, resolve
-from training.rerank import RerankTask
-from training.run_folder import RunFolder
-from training.task import Data, Task
-
-log = logging.getLogger("training")
-
-_PRECISION = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
-
-
-def run(config: TrainConfig) -> Path:
-    """Train from a config to a checkpoint.
-
-    Returns:
-        The checkpoint folder.
-
-    Raises:
-        EncoreError: anything the user can mend; nothing stored before is harmed.
-    """
-    accelerator = Accelerator(mixed_precision=mixed_precision(config))
-    folder = RunFolder(Path(config.output_dir))
-    with folder.claim(config) if accelerator.is_main_process else nullcontext():
-        accelerator.wait_for_everyone()
-        if folder.finished:
-            log.info("%s is finished already; choose another output_dir to train again", folder.path)
-        else:
-            train(config, accelerator, folder)
-    accelerator.end_training()
-    return folder.checkpoint
-
-
-def train(config: TrainConfig, accelerator: Accelerator, folder: RunFolder) -> None:
-    """Everything between a claimed folder and a finished one."""
-    began = time.monotonic()
-    set_seed(config.seed)
-    data, task = open_task(config)
-    for note in data.notes:
-        log.info(note)
-    start = build_network(config, data.labels, len(data.train))
-    network, tokenizer = start.network, start.tokenizer
-    found: dict[str, Any] = {"pooling": network.pooling, "precision": _PRECISION[accelerator.mixed_precision]}
-    found["attention_dropout"] = has_attention_dropout(config)
-    if config.task == "rerank":
-        found["cross_layers"] = network.cross_layers
-    config = resolve(
-        config.model_copy(update=data.resolved() | found),
-        rows=len(data.train),
-        hidden=network.backbone.config.hidden_size,
-        max_length=choose_max_length(config, network.backbone, tokenizer),
-        on_gpu=accelerator.device.type == "cuda",
-    )
-    if config.freeze_embeddings:
-        freeze_embeddings(network)
-    checkpoint = Checkpoint(network, tokenizer, describe(config, data, network))
-    engine = Engine(checkpoint, accelerator.device)
-    seen, held = task.prepared(data.train, engine.encoder), task.examples(data.eval, engine.encoder)
-    log.info(summary(config, data, network, seen))
-    if start.fresh_head and folder.newest_state() is None:
-        task.start_head(network, engine, seen)
-    reporter = Reporter(folder, task.columns, accelerator=accelerator)
-    loop = Loop(config, accelerator, task, engine, network)
-    loop.run(seen, held, folder, reporter)
-    outputs = loop.score(held)
-    if accelerator.is_main_process:
-        chosen = task.calibrated(checkpoint.manifest, outputs, held)
-        finish(config, data, Checkpoint(network, tokenizer, chosen), folder, loop.progress, reporter, began)
-    accelerator.wait_for_everyone()
-
-
-def open_task(config: TrainConfig) -> tuple[Data, Task]:
-    """Read the files of a run, and say what the loop is to do with them; errors as in the tasks' `read_data`."""
-    if config.task == "rerank":
-        ranked = rerank_data.read_data(config)
-        return ranked, RerankTask(config.loss, config.group_size, config.seed)
-    labelled = classify_data.read_data(config)
-    soften = config.conflicts == "soften" and not labelled.multi_label
-    return labelled, ClassifyTask(
-        labelled.labels,
-        labelled.multi_label,
-        label_smoothing=config.label_smoothing,
-        weigh=config.balance == "class_weights",
-        soften=soften,
-        seed=config.seed,
-    )
-
-
-def describe(config: TrainConfig, data: Data, network: Network) -> Manifest:
-    """The manifest of the checkpoint to be, before calibration; the config must be resolved."""
-    assert isinstance(config.max_length, int)
-    base = resolve_base(config.base_model).absolute()
-    return Manifest(
-        **data.described(),
-        max_length=config.max_length,
-        pooling=network.pooling,
-        cross_layers=network.cross_layers,
-        # A folder is noted by its absolute path: the checkpoint will be loaded from elsewhere.
-        base_model=str(base) if Path(config.base_model).is_dir() else config.base_model,
-        base_sha256=hash_weights(base) if config.lora else None,
-        adapter=config.lora is not None,
-        created_at=datetime.now(UTC),
-        versions={name: version(name) for name in ("torch", "transformers", "accelerate", "peft")},
-    )
-
-
-def summary(config: TrainConfig, data: Data, network: Network, train: Sequence[Example]) -> str:
-    """One line about what is going to happen."""
-    trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    items = sum(len(example.items) for example in train)
-    return (
-        f"{data.summary}; "
-        f"{trained / 1e6:.1f} M of {sum(p.numel() for p in network.parameters()) / 1e6:.1f} M weights trained; "
-        f"{config.epochs} epochs, batch size {config.batch_size}, learning rate {config.learning_rate:.3g}, "
-        f"{config.precision}, mean length {sum(example.tokens for example in train) / items:.0f} tokens"
-    )
+from training.config import parse_config
+from training.errors import EncoreError
+from training.failure import explain
+from training.tether import STOPPED, Stopped, Tether
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run from the command line; user errors are one line and status 1."""
+    """Run from the command line; what the user can mend is one line and status 1, an order to stop status 75.
+
+    A parent that sets `ENCORE_TETHER=1` stops the run by closing the pipe it gave it as stdin.
+    """
     first = os.environ.get("RANK", "0") == "0"  # set by the launcher in each process
     logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(message)s", stream=sys.stderr)
     for chatty in ("accelerate", "transformers", "datasets"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    try:
-        run(parse_config(arguments))
-    except EncoreError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
-            raise
-        sys.stderr.write(f"error: {TrainingError('out of memory; lower max_batch_tokens or max_length')}\n")
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the same command goes on from the last saved state\n")
-        return 130
+    with Tether(stdin=os.environ.get("ENCORE_TETHER") == "1", silent=not first) as tether:
+        try:
+            config = parse_config(arguments)
+            from training.run import run  # here, since it loads torch: seconds in which the parent may end
+
+            run(config, tether)
+        except EncoreError as error:
+            return _failed(error)
+        except Stopped:
+            tether.say()
+            return STOPPED
+        except KeyboardInterrupt:
+            sys.stderr.write("interrupted; the same command goes on from the last saved state\n")
+            return 130
+        except Exception as error:
+            known = explain(error)
+            if known is None:
+                raise
+            return _failed(known)
     return 0
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+def _failed(error: EncoreError) -> int:
+    """Say why as one line, which a parent may read from the end of stderr."""
+    sys.stderr.write(f"error: {' '.join(str(error).splitlines())}\n")
+    return 1
 
 
 if __name__ == "__main__":

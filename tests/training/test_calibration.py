@@ -6,7 +6,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 
-from training.calibration import Floats, fit_temperature, probabilities, tune_thresholds
+from training.calibration import Floats, fit_temperature, log_probabilities, probabilities, tune_thresholds
 
 
 def one_hot(classes: NDArray[np.int64], width: int) -> NDArray[np.float32]:
@@ -23,6 +23,14 @@ def drawn(temperature: float, rows: int = 20_000, width: int = 4) -> tuple[Float
 
 def log_loss(logits: Floats, targets: NDArray[np.float32], temperature: float) -> float:
     return -float((targets * log_softmax(logits.astype(np.float64) / temperature, axis=1)).sum())
+
+
+def test_logarithms_go_on_where_probabilities_are_zero() -> None:
+    logits = np.array([[0, 1, -500], [3, -4, 2]], np.float32)
+    for temperature in (0.5, 3.0):
+        logs = log_probabilities(logits, temperature)
+        assert np.exp(logs) == pytest.approx(probabilities(logits, temperature, multi_label=False), abs=1e-7)
+        assert logs[:, 0] - logs[:, 2] == pytest.approx((logits[:, 0] - logits[:, 2]) / temperature)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5, 6.0])

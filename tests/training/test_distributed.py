@@ -39,10 +39,10 @@ def test_two_processes_give_the_losses_of_one(
         command += ["--train_file", str(file), "--output_dir", str(tmp_path / name), "--dropout", "0"]
         command += ["--precision", "float32"]
         command += ["--epochs", "2", "--batch_size", "11", "--learning_rate", "0.001", "--max_batch_tokens", tokens]
-        done = subprocess.run(
-            command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
-        )
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
+        assert ("; 2 processes" in done.stderr) == (name == "two")
         found[name] = [dict(row) for row in csv.DictReader((tmp_path / name / "metrics.csv").open())]
     assert [row["step"] for row in found["one"]] == [row["step"] for row in found["two"]]
     for column, tolerance in (("train_loss", 2e-4), ("train_accuracy", 1e-6)):

@@ -11,7 +11,7 @@ from tests.training.conftest import WriteRows, candidates, topic_queries, topic_
 from training.config import LoraSettings, NegativesSettings, TrainConfig
 from training.engine import Engine
 from training.evaluate import main
-from training.train import run
+from training.run import run
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> str:

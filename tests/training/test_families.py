@@ -14,7 +14,7 @@ from training.config import LoraSettings, NegativesSettings, TrainConfig
 from training.engine import Engine, Ranking
 from training.engine.encoding import Encoded
 from training.formats import Task
-from training.train import run
+from training.run import run
 
 STORIES = Path(__file__).parents[3] / "shared" / "models" / "stories260k"
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from training.atomic import replace_folder, write_atomically
+from training.atomic import remove_folder, replace_folder, write_atomically
 from training.config import TrainConfig
 from training.errors import ConfigError, DataError, TrainingError
 from training.run_folder import RunFolder, fingerprints
@@ -236,3 +236,36 @@ def test_fingerprints_follow_the_content(tmp_path: Path) -> None:
     assert fingerprints(config) == before
     Path(config.train_file).write_text("more")
     assert fingerprints(config) != before
+
+
+def test_half_a_state_is_cleared_away_when_the_run_goes_on(tmp_path: Path) -> None:
+    folder = claim(make_config(tmp_path))
+    folder.events.write_text("{}\n")
+    for name in (".step-12.part", ".best-1.part", "step-11"):
+        (folder.state / name).mkdir(parents=True)
+    claim(make_config(tmp_path))
+    assert [path.name for path in folder.state.iterdir()] == ["step-11"]
+
+
+def test_the_last_epochs_are_kept_and_nothing_half_written(tmp_path: Path) -> None:
+    folder = claim(make_config(tmp_path))
+    for step in (9, 18, 27, 100):
+        folder.epoch(step).mkdir(parents=True)
+    for name in (".step-27.part", ".step-9.old"):  # of kills
+        (folder.epochs / name).mkdir()
+        (folder.epochs / name / "weights").write_text("half")
+    folder.keep_epochs(2)
+    assert sorted(path.name for path in folder.epochs.iterdir()) == ["step-100", "step-27"]
+
+
+def test_a_folder_goes_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(path: Path, **_: Any) -> None:
+        if path.exists():
+            raise KeyboardInterrupt
+
+    target = tmp_path / "step-9"
+    target.mkdir()
+    monkeypatch.setattr("training.atomic.shutil.rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        remove_folder(target)
+    assert [path.name for path in tmp_path.iterdir()] == [".step-9.old"]

@@ -5,12 +5,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
 from tests.training.conftest import WriteRows, topic_rows
 from training.engine import Engine
+from training.events import read_events
 from training.manifest import read_manifest
 from training.train import main
 
@@ -77,6 +79,43 @@ def test_step_metrics_have_a_line_a_step(finished: Path) -> None:
     last = rows[-1]
     assert float(last["classification/accuracy"]) == pytest.approx(metrics["eval"]["accuracy"], abs=1e-5)
     assert float(last["valid_loss"]) == pytest.approx(metrics["eval"]["loss"], abs=1e-4)
+
+
+@pytest.mark.parametrize("labels", [("billing", "shipping"), ("billing", "shipping", "technical")])
+def test_the_last_line_is_what_a_client_measures(
+    base: Path, tmp_path: Path, rows_file: WriteRows, labels: tuple[str, ...]
+) -> None:
+    """Smoothing, weights and contradictions are for the loss that is minimised, not for the figures."""
+    rows = topic_rows(90, labels=labels)
+    file = rows_file([*rows, *({**row, "label": labels[0]} for row in rows[1:4])])
+    held = topic_rows(40, seed=3, labels=labels)
+    flags = ["--eval_file", str(rows_file(held, "eval.jsonl")), "--label_smoothing", "0.1", "--epochs", "2"]
+    assert train(base, tmp_path / "run", file, *flags, "--balance", "class_weights") == 0
+    engine = Engine.load(tmp_path / "run/checkpoint")
+    probs = engine.probabilities(engine.score(engine.encode([row["text"] for row in held])))
+    truth = [labels.index(row["label"]) for row in held]
+    lines = list(csv.DictReader((tmp_path / "run/metrics.csv").open()))
+    last, measured = lines[-1], read_metrics(tmp_path / "run")["eval"]
+    accuracy = float((probs.argmax(axis=1) == truth).mean())
+    assert float(last["classification/accuracy"]) == float(last["valid_mean_token_accuracy"]) == accuracy
+    loss = -np.log(probs[np.arange(len(held)), truth]).mean()
+    assert measured["loss"] == pytest.approx(loss, abs=1e-5)
+    assert float(last["valid_loss"]) == pytest.approx(loss, rel=1e-4)
+    binary = [f"classification/{name}" for name in ("precision", "recall", "f1.0", "auroc", "auprc")]
+    assert list(last)[7:] == (binary if len(labels) == 2 else [])
+    assert all(last.values())
+    assert "nan" not in (tmp_path / "run/metrics.csv").read_text()
+
+
+def test_tokens_are_those_of_the_rows_without_padding(finished: Path) -> None:
+    effort = read_metrics(finished)["train"]
+    encoder = Engine.load(finished / "checkpoint").encoder
+    held = read_metrics(finished)["eval"]["rows"]
+    every = sum(map(len, encoder.encode([row["text"] for row in topic_rows(150)])))
+    share = effort["tokens"] / effort["epochs"] / every
+    assert share == pytest.approx(1 - held / 150, abs=0.03)
+    [*_, (last, _)] = read_events(finished / "events.jsonl")
+    assert last.data is not None and last.data["tokens"] == effort["tokens"]
 
 
 def test_it_leaves_plots_card_settings_and_no_state(finished: Path) -> None:
@@ -197,7 +236,7 @@ def failing(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     error = capsys.readouterr().err
     lines = [line for line in error.splitlines() if line.startswith("error: ")]
     assert status == 1
-    assert len(lines) == 1
+    assert len(lines) == 1 and error.endswith(f"{lines[0]}\n")
     assert "Traceback" not in error
     return lines[0]
 
@@ -271,6 +310,14 @@ def test_folder_of_another_run_is_left_alone(
 def test_loss_that_is_not_a_number(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     error = failing(capsys, *given, "--learning_rate", "1e30", "--head_learning_rate", "1e30", "--epochs", "2")
     assert "learning_rate" in error
+
+
+def test_the_error_is_the_last_line_and_one_line(
+    given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "two\nlines.jsonl"
+    error = failing(capsys, *given, "--train_file", str(path))
+    assert error.startswith("error: ") and "two lines.jsonl" in error
 
 
 def test_out_of_memory(given: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training.calibration import probabilities
+from training.calibration import log_probabilities, probabilities
 from training.checkpoint import Checkpoint, load_checkpoint, load_embedder
 from training.engine.batching import Limits, plan
 from training.engine.encoding import Encoded, Encoder, Truncate, pad
@@ -94,6 +94,10 @@ class Engine:
     def probabilities(self, logits: Floats) -> Floats:
         """Calibrated probabilities of logits (n, labels); see `training.calibration.probabilities`."""
         return probabilities(logits, self.manifest.temperature, multi_label=self.manifest.multi_label)
+
+    def log_probabilities(self, logits: Floats) -> NDArray[np.float64]:
+        """Calibrated logarithms of single-label logits (n, labels); see `training.calibration.log_probabilities`."""
+        return log_probabilities(logits, self.manifest.temperature)
 
 
 def choose_device(wanted: Device) -> torch.device:
