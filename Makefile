@@ -1,12 +1,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PORT ?= 3000
+DATA ?= data
 
-.PHONY: help install demo serve test lint clean
+.PHONY: help install demo examples serve test test-long lint clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: .venv/installed ## build .venv with pinned versions
 
@@ -19,11 +20,17 @@ install: .venv/installed ## build .venv with pinned versions
 demo: install ## fine-tune on the sample tickets, serve, ask with the cohere SDK
 	$(BIN)/python scripts/demo.py
 
+examples: install ## run the four hosted notebooks in full on the data sets in DATA=folder, see docs/examples.md
+	$(BIN)/python scripts/examples.py --data "$(DATA)"
+
 serve: install ## start the server on 127.0.0.1:$(PORT)
 	BENTOML_DO_NOT_TRACK=True $(BIN)/bentoml serve --host 127.0.0.1 --port $(PORT) --timeout-graceful-shutdown 30
 
 test: install ## run the whole suite
 	$(BIN)/python -m pytest
+
+test-long: install ## the tests that take many minutes: servers killed again and again
+	$(BIN)/python -m pytest -m long
 
 lint: install ## formatting, lint, types, import layers
 	$(BIN)/ruff format --check .

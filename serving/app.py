@@ -3,24 +3,44 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
+from functools import cache
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from serving.cohere import classify, models, rerank, tokens, wire
+from serving.cohere import classify, datasets, finetuning, models, rerank, tokens, wire
 from serving.database import open_database
 from serving.dialects import classify as other_classify
 from serving.dialects import rerank as other_rerank
 from serving.dialects import wire as other_wire
+from serving.embedded import keep_worker
 from serving.errors import RequestError
-from serving.gate import Gate
+from serving.files import Files
+from serving.gate import Dialect, Gate
+from serving.jobs import Jobs
 from serving.models import Registry
+from serving.openai import chat as openai_chat
+from serving.openai import completions as openai_completions
+from serving.openai import files as openai_files
+from serving.openai import jobs as openai_jobs
+from serving.openai import models as openai_models
+from serving.openai import wire as openai_wire
+from serving.schema import describe
 from serving.settings import Settings, load_settings
 from training.errors import EncoreError
 
 _SWEEP_SECONDS = 10
+_ROUTES = (
+    *(classify, rerank, datasets, finetuning, models, tokens),
+    *(other_classify, other_rerank),
+    *(openai_chat, openai_completions, openai_files, openai_jobs, openai_models),
+)
+_COHERE = Dialect("Cohere", lambda _scope, error: wire.render(error), wire.CohereError, uploads=datasets.UPLOADS)
+_OTHERS = Dialect("TEI, vLLM, Jina, Voyage", lambda _scope, error: other_wire.render(error), other_wire.ServerError)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -35,20 +55,26 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         from serving.scoring import Scorer  # brings torch, which importing this module must not
 
         app.state.settings = chosen = settings or load_settings()
-        registry = Registry(chosen.home, open_database(chosen.database))
-        app.state.scorer = scorer = Scorer(chosen, registry)
-        sweeper = asyncio.create_task(_sweep(app))
+        database = open_database(chosen.database)
+        app.state.scorer = scorer = Scorer(chosen, Registry(chosen.home, database))
+        app.state.files, app.state.jobs = Files(chosen.home, database), Jobs(chosen.home, database)
+        companions = [asyncio.create_task(_sweep(app))]
+        if chosen.embedded_worker:
+            companions.append(asyncio.create_task(keep_worker(chosen)))
         yield
-        sweeper.cancel()
+        for task in companions:
+            task.cancel()
+        await asyncio.gather(*companions, return_exceptions=True)
         await asyncio.to_thread(scorer.close)
 
-    app = FastAPI(title="Encore", lifespan=lifespan, redirect_slashes=False, openapi_url=None)
-    for module in (classify, models, rerank, tokens, other_classify, other_rerank):
+    app = FastAPI(title="Encore", lifespan=lifespan, redirect_slashes=False, docs_url=None, redoc_url=None)
+    for module in _ROUTES:
         app.include_router(module.router)
+    app.openapi = cache(_description)
     app.add_exception_handler(EncoreError, _refused)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _refused)
-    app.add_middleware(Gate, render=_render)
+    app.add_middleware(Gate, dialect_of=_dialect_of)
     return app
 
 
@@ -58,20 +84,28 @@ def is_ready(app: FastAPI) -> bool:
     return scorer is not None and scorer.registry.reachable()
 
 
+def _description() -> dict[str, Any]:
+    """What the application answers, for `/openapi.json`."""
+    routes = [route for module in _ROUTES for route in module.router.routes if isinstance(route, APIRoute)]
+    return describe(routes, _dialect_of)
+
+
 async def _sweep(app: FastAPI) -> None:
     while True:
         await asyncio.sleep(_SWEEP_SECONDS)
         app.state.scorer.sweep()
 
 
-def _render(path: str, error: RequestError) -> Response:
-    """Word an error in the dialect that owns the path: the other servers' few, else Cohere's, which is at the root."""
-    return other_wire.render(error) if path in other_wire.PATHS else wire.render(error)
+def _dialect_of(path: str) -> Dialect:
+    """Whose path it is: OpenAI's by its beginning, the other servers' few, else Cohere's, which is at the root."""
+    if path.startswith(f"{openai_wire.MOUNT}/"):
+        return openai_wire.DIALECT
+    return _OTHERS if path in other_wire.PATHS else _COHERE
 
 
 def _refused(request: Request, error: Exception) -> Response:
     """Answer any expected error; what is not expected goes on to the gate."""
-    return _render(request.url.path, _as_request_error(error))
+    return _dialect_of(request.scope["path"]).render(request.scope, _as_request_error(error))
 
 
 def _as_request_error(error: Exception) -> RequestError:
@@ -81,8 +115,10 @@ def _as_request_error(error: Exception) -> RequestError:
         case RequestValidationError():
             return RequestError(400, f"invalid request: {wire.first_mistake(error.errors())}")
         case HTTPException(status_code=404):
-            return RequestError(404, "404 page not found")
+            return RequestError(404, "404 page not found", reason="unknown_path")
         case HTTPException():
-            return RequestError(error.status_code, f"{error.status_code} {error.detail.lower()}", error.headers)
+            reason = "wrong_method" if error.status_code == 405 else None
+            message = f"{error.status_code} {error.detail.lower()}"
+            return RequestError(error.status_code, message, error.headers, reason=reason)
         case _:
             return RequestError(400, f"invalid request: {error}")

@@ -11,17 +11,18 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, delete, insert, select, update
+from sqlalchemy import ColumnElement, Engine, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from serving.database import models, open_database
+from serving.disk import link_or_copy, make_private, sync
 from serving.names import bare_id, check_name, is_name
 from serving.settings import load_settings
 from training.errors import EncoreError, ModelError
@@ -40,11 +41,26 @@ class Model:
     max_length: int
     base_model: str
     created_at: datetime
+    job_id: str | None = None
+    """The job that trained it, if one did."""
+    step: int | None = None
+    """The optimiser step it is of, if it stands for one epoch beside the finished model."""
+    metrics: dict[str, float] | None = None
 
     @property
     def public_name(self) -> str:
         """What clients pass as `model` (Cohere documentation, fine-tuned models: the id with `-ft`)."""
         return f"{self.id}-ft"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a job's model comes from; adding it twice adds it once."""
+
+    model_id: str
+    job_id: str
+    step: int | None = None
+    metrics: dict[str, float] | None = None
 
 
 class Registry:
@@ -55,7 +71,7 @@ class Registry:
         self._home, self._database = home, database
         self._folders, self._staging = home / "models", home / "tmp"
         for folder in (self._folders, self._staging):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_private(folder)
         self._found: dict[str, Model] = {}
 
     def folder(self, model_id: str) -> Path:
@@ -89,20 +105,32 @@ class Registry:
             return None
         return model
 
-    def list(self) -> list[Model]:
-        """All models, oldest first."""
-        query = select(models).where(models.c.state == "ready").order_by(models.c.created_at, models.c.id)
+    def list(self) -> Sequence[Model]:
+        """All models, oldest first, those of single epochs left out."""
+        return self._list(models.c.step.is_(None))
+
+    def epochs(self, job_id: str) -> Sequence[Model]:
+        """The models of a job's single epochs, in order of their steps."""
+        return sorted(
+            self._list(models.c.job_id == job_id, models.c.step.is_not(None)), key=lambda model: model.step or 0
+        )
+
+    def _list(self, *where: ColumnElement[bool]) -> Sequence[Model]:
+        query = select(models).where(models.c.state == "ready", *where).order_by(models.c.created_at, models.c.id)
         with self._database.connect() as connection:
             rows = connection.execute(query).all()
         return [_model(row) for row in rows if self.folder(row.id).is_dir()]
 
-    def add(self, source: Path, name: str | None = None, *, replace: bool = False) -> Model:
+    def add(
+        self, source: Path, name: str | None = None, *, replace: bool = False, origin: Origin | None = None
+    ) -> Model:
         """Copy a checkpoint into the registry.
 
         Args:
             source: a checkpoint folder, or the folder of the run that made it.
             name: a further name for the model, unique in the registry.
             replace: take the name from the model that has it, and remove that model.
+            origin: the job it is of; by default none.
 
         Raises:
             ModelError: `source` is no checkpoint, or the name is not allowed or taken.
@@ -111,8 +139,12 @@ class Registry:
         manifest = read_manifest(checkpoint)
         if name is not None:
             check_name(name)
-        model_id = str(uuid.uuid4())
+        model_id = origin.model_id if origin else str(uuid.uuid4())
         with self._lock():
+            if origin:
+                if known := self.find(model_id):
+                    return known
+                self._erase(model_id)  # what an addition left that was cut short
             old = self._named(name)
             if old and not replace:
                 raise ModelError(f"the name {name} belongs to model {old} already; choose another or give --replace")
@@ -125,11 +157,14 @@ class Registry:
                 "max_length": manifest.max_length,
                 "base_model": manifest.base_model,
                 "created_at": datetime.now(UTC).replace(tzinfo=None),
+                "job_id": origin and origin.job_id,
+                "step": origin and origin.step,
+                "metrics": origin and origin.metrics,
             }
             with self._database.begin() as connection:
                 connection.execute(insert(models).values(row))
             try:
-                self._place(checkpoint, model_id)
+                self._place(checkpoint, model_id, link_or_copy if origin else shutil.copy2)
                 self._publish(model_id, name, old)
             except BaseException:
                 self._erase(model_id)
@@ -142,7 +177,7 @@ class Registry:
         return found
 
     def remove(self, key: str) -> Model:
-        """Remove a model at once; requests it has accepted are still answered.
+        """Remove a model, and those of its job's single epochs, at once; requests it has accepted are still answered.
 
         Raises:
             ModelError: there is no such model.
@@ -151,9 +186,12 @@ class Registry:
             model = self.find(key)
             if model is None:
                 raise ModelError(f"there is no model {key}; `python -m serving.models list` shows those there are")
+            whole = model.job_id if model.step is None else None
+            gone = [model.id, *(epoch.id for epoch in self.epochs(whole))] if whole else [model.id]
             with self._database.begin() as connection:
-                connection.execute(update(models).where(models.c.id == model.id).values(state="removing"))
-            self._erase(model.id)
+                connection.execute(update(models).where(models.c.id.in_(gone)).values(state="removing"))
+            for model_id in gone:
+                self._erase(model_id)
         return model
 
     def heal(self) -> None:
@@ -188,17 +226,17 @@ class Registry:
         with self._database.connect() as connection:
             return connection.scalar(select(models.c.id).where(models.c.name == name))
 
-    def _place(self, checkpoint: Path, model_id: str) -> None:
+    def _place(self, checkpoint: Path, model_id: str, copy: Callable[[str, str], object]) -> None:
         staged = self._staging / model_id
         try:
-            shutil.copytree(checkpoint, staged, ignore=shutil.ignore_patterns(".*"))
+            shutil.copytree(checkpoint, staged, ignore=shutil.ignore_patterns(".*"), copy_function=copy)
         except OSError as error:
             raise ModelError(f"{checkpoint} cannot be copied to {staged.parent}: {error.strerror or error}") from None
         for path in sorted(staged.rglob("*"), reverse=True):
-            _sync(path)
-        _sync(staged)
+            sync(path)
+        sync(staged)
         os.rename(staged, self.folder(model_id))
-        _sync(self._folders)
+        sync(self._folders)
 
     def _publish(self, model_id: str, name: str | None, old: str | None) -> None:
         try:
@@ -243,15 +281,10 @@ def _model(row: Any) -> Model:
         max_length=row.max_length,
         base_model=row.base_model,
         created_at=row.created_at.replace(tzinfo=UTC),
+        job_id=row.job_id,
+        step=row.step,
+        metrics=row.metrics,
     )
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _parse() -> argparse.Namespace:

@@ -1,12 +1,16 @@
 """Whom a request's `model` means."""
 
+import asyncio
 from typing import TYPE_CHECKING, Literal
 
 from fastapi import Request
 
 from serving.errors import RequestError
+from serving.files import Files
+from serving.jobs import Jobs
 from serving.models import Model
-from serving.names import BASE_NAMES, RERANK_NAMES
+from serving.names import BASE_NAMES, RERANK_NAMES, bare_id
+from serving.settings import Settings
 
 if TYPE_CHECKING:
     from serving.scoring import Scorer
@@ -16,9 +20,24 @@ Purpose = Literal["classify", "rerank"]
 _STAND_INS: dict[Purpose, tuple[str, ...]] = {"classify": BASE_NAMES, "rerank": RERANK_NAMES}
 
 
+def settings_of(request: Request) -> Settings:
+    """What the application runs with."""
+    return request.app.state.settings
+
+
 def scorer_of(request: Request) -> "Scorer":
     """The application's scorer."""
     return request.app.state.scorer
+
+
+def files_of(request: Request) -> Files:
+    """The application's files."""
+    return request.app.state.files
+
+
+def jobs_of(request: Request) -> Jobs:
+    """The application's jobs."""
+    return request.app.state.jobs
 
 
 async def find_model(request: Request, name: str | None, purpose: Purpose | None = None) -> Model | None:
@@ -32,7 +51,7 @@ async def find_model(request: Request, name: str | None, purpose: Purpose | None
     Raises:
         RequestError: 404 there is no such model, 400 it is of another kind.
     """
-    settings = request.app.state.settings
+    settings = settings_of(request)
     if not name:
         name = {"classify": settings.default_classifier, "rerank": settings.default_reranker, None: None}[purpose]
     if not name or name == settings.default_base:
@@ -44,6 +63,8 @@ async def find_model(request: Request, name: str | None, purpose: Purpose | None
             raise RequestError(400, f"invalid request: model '{name}' is a {other} model; it cannot {purpose}")
     model = await scorer_of(request).model(name)
     if model is None:
+        if purpose and await asyncio.to_thread(_is_coming, request, name):
+            raise RequestError(400, f"finetuned model with name {name} is not ready for serving")
         raise RequestError(
             404,
             f"model '{name[:200]}' not found, make sure the correct model ID was used "
@@ -54,6 +75,13 @@ async def find_model(request: Request, name: str | None, purpose: Purpose | None
     return model
 
 
+def _is_coming(request: Request, name: str) -> bool:
+    """Whether a name is that of a job that has not brought forth its model, be it that it failed."""
+    known = bare_id(name)
+    job = jobs_of(request).find(known) if known else None
+    return job is not None and job.status != "succeeded"
+
+
 def name_of(request: Request, model: Model | None) -> str:
     """What a client that named no model may call the one that answered; the default base's name for None."""
-    return model.public_name if model else request.app.state.settings.default_base
+    return model.public_name if model else settings_of(request).default_base

@@ -99,6 +99,26 @@ class Scorer:
         thresholds = (manifest.thresholds or (0.5,) * len(manifest.labels)) if manifest.multi_label else None
         return Scores(manifest.labels, engine.probabilities(logits), thresholds, tokens)
 
+    async def log_probabilities(
+        self, model: Model, texts: Sequence[str], *, progress: Callable[[], None]
+    ) -> tuple[NDArray[np.float64], int]:
+        """Score texts, each cut to what the model takes, with a fine-tuned single-label model.
+
+        Args:
+            model: a registered model.
+            texts: raw texts, at least one.
+            progress: called whenever a part of the work is done.
+
+        Returns:
+            Natural logarithms of the probabilities (texts, labels), and the tokens read in all.
+
+        Raises:
+            RequestError: the queue is full, or the model cannot be loaded.
+        """
+        engine = await self.engine(model)
+        logits, tokens = await self._forward(engine, texts, "END", progress)
+        return engine.log_probabilities(logits), tokens
+
     async def classify_by_examples(
         self, examples: Sequence[Example], texts: Sequence[str], truncate: Truncate
     ) -> Scores:
@@ -156,7 +176,9 @@ class Scorer:
     async def _embed(self, texts: Sequence[str]) -> Floats:
         return (await self._forward(await self.engine(None), texts, "END"))[0]
 
-    async def _forward(self, engine: Engine, texts: Sequence[str], truncate: Truncate) -> tuple[Floats, int]:
+    async def _forward(
+        self, engine: Engine, texts: Sequence[str], truncate: Truncate, progress: Callable[[], None] | None = None
+    ) -> tuple[Floats, int]:
         """What the network says of each text, and how many tokens they have together."""
         parts, tokens = list[Floats](), 0
         for start in range(0, len(texts), _SLICE):
@@ -164,6 +186,8 @@ class Scorer:
             items = await _aside(sum(map(len, part)), partial(engine.encode, part, truncate))
             parts.append(await self._submit(engine, items))
             tokens += sum(map(len, items))
+            if progress:
+                progress()
         return np.concatenate(parts), tokens
 
     async def _submit(self, engine: Engine, items: Sequence[Encoded]) -> Floats:
@@ -171,7 +195,7 @@ class Scorer:
         try:
             future = self._batcher.submit(engine, items)
         except QueueFullError as error:
-            raise RequestError(429, f"the server is busy: {error}", {"retry-after": "1"}) from None
+            raise RequestError(429, f"the server is busy: {error}", {"retry-after": "1"}, reason="busy") from None
         metrics.QUEUED_TOKENS.set(self._batcher.queued_tokens)
         return await asyncio.wrap_future(future)
 

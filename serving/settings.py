@@ -30,6 +30,10 @@ class Settings(BaseSettings):
     """Folder of the registered models and the database."""
     api_keys: Annotated[tuple[str, ...], NoDecode] = Field(default=(), repr=False)
     """Keys that are let in, separated by commas, each plain or as `sha256:` and 64 hex digits; none: everyone is."""
+    organization: str = Field(default="personal", pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
+    """What stands for the organisation in the names of fine-tuned models."""
+    max_upload: ByteSize = Field(default=ByteSize(1024**3), gt=0)
+    """Size an uploaded file may have."""
     max_body: ByteSize = Field(default=ByteSize(8 * 1024 * 1024), gt=0)
     """Size a request body may have, in bytes or with a unit such as 8MiB."""
     request_timeout: PositiveFloat = 30.0
@@ -42,6 +46,8 @@ class Settings(BaseSettings):
     """Memory loaded models may take together; by default a share of the machine's or the GPU's."""
     default_base: str = "sentence-transformers/all-MiniLM-L6-v2"
     """Base model that classifies by examples and ranks by cosine; the hosted base names stand for it."""
+    base_models: Annotated[tuple[str, ...], NoDecode] = ()
+    """Further base models that jobs may ask for by name, separated by commas: Hub ids or folders."""
     default_classifier: str | None = None
     """Id or name of the model that classifies where a request names none; by default the base."""
     default_reranker: str | None = None
@@ -54,6 +60,15 @@ class Settings(BaseSettings):
     """Padded over real tokens of one forward pass; by default what suits the device."""
     max_queued_tokens: PositiveInt | None = None
     """Tokens that may wait before further requests are answered 429."""
+    embedded_worker: bool = True
+    """Whether the server starts a process that trains; else start `python -m serving.worker` yourself."""
+    train_devices: str = Field(default="auto", pattern=r"^(auto|cpu|\d+(,\d+)*)$")
+    """Where jobs train, one at a time on each: `cpu`, or numbers of GPUs; auto: all but the first GPU, which serves, or
+    what there is."""
+    lease_seconds: float = Field(default=30.0, gt=0)
+    """After so many seconds without a sign of life, a worker's job goes to another."""
+    result_encoding: Literal["plain", "base64"] = "plain"
+    """How a job's result file is given to OpenAI clients; base64 is what the hosted API changed to."""
     database_url: str | None = Field(default=None, repr=False)
     """SQLAlchemy URL of the database; by default an SQLite file in the home folder."""
 
@@ -61,6 +76,11 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
+
+    @field_validator("base_models", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
 
     @field_validator("api_keys", mode="before")
     @classmethod
@@ -71,6 +91,13 @@ class Settings(BaseSettings):
         if value and not keys:
             raise ValueError("no key in it; give at least one, or leave it unset to let everyone in")
         return keys
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables under which another process finds these settings; keys are no other process's business."""
+        given = self.model_dump(exclude_none=True, exclude={"api_keys", "base_models"})
+        listed = {name: str(value) for name, value in given.items()} | {"base_models": ",".join(self.base_models)}
+        return {PREFIX + name.upper(): value for name, value in listed.items() if value}
 
     @property
     def database(self) -> str:

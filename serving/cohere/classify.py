@@ -1,7 +1,7 @@
 """POST /v1/classify (Cohere API reference, Classify)."""
 
 from collections import Counter
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Request
@@ -12,6 +12,7 @@ from serving.cohere.wire import answer, meta, parse
 from serving.errors import RequestError
 from serving.names import new_id
 from serving.resolve import find_model, scorer_of
+from serving.schema import Reads
 
 MAX_INPUTS = 96
 MAX_EXAMPLES = 2500
@@ -44,7 +45,7 @@ _BODY = TypeAdapter(ClassifyBody)
 
 @router.post("/v1/classify")
 @router.post("/v1/v1/classify", include_in_schema=False)
-async def classify(request: Request) -> Response:
+async def classify(request: Annotated[Request, Reads(ClassifyBody)]) -> Response:
     """Classify up to 96 texts, with a fine-tuned model or by examples.
 
     The alias is where the SDK ends up when its base URL has `/v1` in it.

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from serving.cohere.wire import answer
+from serving.cohere.wire import OWNER, answer, wrong_token
 from serving.errors import RequestError
 from serving.models import Model
 from serving.names import BASE_NAMES, RERANK_NAMES
@@ -36,7 +36,7 @@ async def list_models(
     if default_only and endpoint is None:
         raise RequestError(400, "invalid request: default_only can only be used together with endpoint")
     if page_token and not _PAGE_TOKEN.fullmatch(page_token):
-        raise RequestError(400, f"invalid request: page_token {page_token[:80]!r} was not given out by this server")
+        raise wrong_token(page_token)
     models = await asyncio.to_thread(scorer_of(request).registry.list)
     entries = {f"{0:020}-{index:02x}": _base(name) for index, name in enumerate(BASE_NAMES + RERANK_NAMES)}
     entries |= {f"{_microseconds(model.created_at):020}-{model.id}": describe(model) for model in models}
@@ -60,7 +60,7 @@ async def get_model(request: Request, name: str) -> Response:
 @router.post("/v1/v1/check-api-key", include_in_schema=False)
 async def check_api_key() -> Response:
     """Tell that the key is good; a bad one does not get as far as this."""
-    return answer({"valid": True, "organization_id": "encore", "owner_id": "encore"})
+    return answer({"valid": True, "organization_id": OWNER, "owner_id": OWNER})
 
 
 def describe(model: Model) -> dict[str, Any]:

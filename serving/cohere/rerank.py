@@ -1,7 +1,7 @@
 """POST /v1/rerank and /v2/rerank (Cohere API reference, Rerank)."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Request
@@ -12,6 +12,7 @@ from serving.cohere.wire import answer, meta, parse
 from serving.errors import RequestError
 from serving.names import new_id
 from serving.ranking import COSINE_WARNING, Ranked, Wish, rank
+from serving.schema import Reads
 
 MAX_DOCUMENTS = 10_000
 MAX_CHUNKS = 10_000
@@ -45,14 +46,14 @@ _BODY = TypeAdapter(RerankBody)
 
 @router.post("/v1/rerank")
 @router.post("/v1/v1/rerank", include_in_schema=False)
-async def rerank_v1(request: Request) -> Response:
+async def rerank_v1(request: Annotated[Request, Reads(RerankBody)]) -> Response:
     """Rank up to 10,000 documents; long ones by the best of their first ten pieces, or as many as asked for."""
     return await rerank(request, await request.body(), version=1)
 
 
 @router.post("/v2/rerank")
 @router.post("/v1/v2/rerank", include_in_schema=False)
-async def rerank_v2(request: Request) -> Response:
+async def rerank_v2(request: Annotated[Request, Reads(RerankBody)]) -> Response:
     """Rank up to 10,000 documents; long ones by the best piece of their first 4,096 tokens, or as many as asked for."""
     return await rerank(request, await request.body(), version=2)
 

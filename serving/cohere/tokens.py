@@ -1,7 +1,7 @@
 """POST /v1/tokenize and /v1/detokenize (Cohere API reference, Tokenize and Detokenize)."""
 
 import asyncio
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field, TypeAdapter
@@ -10,6 +10,7 @@ from starlette.responses import Response
 from serving.cohere.wire import answer, meta, parse
 from serving.errors import RequestError
 from serving.resolve import find_model, scorer_of
+from serving.schema import Reads
 
 MAX_LENGTH = 65_536
 """Characters of a text, and tokens of a list."""
@@ -36,7 +37,7 @@ _TOKENIZE, _DETOKENIZE = TypeAdapter(TokenizeBody), TypeAdapter(DetokenizeBody)
 
 @router.post("/v1/tokenize")
 @router.post("/v1/v1/tokenize", include_in_schema=False)
-async def tokenize(request: Request) -> Response:
+async def tokenize(request: Annotated[Request, Reads(TokenizeBody)]) -> Response:
     """Split a text into a model's tokens, without special ones."""
     body = parse(_TOKENIZE, await request.body())
     tokenizer = await _tokenizer(request, body.model)
@@ -46,7 +47,7 @@ async def tokenize(request: Request) -> Response:
 
 @router.post("/v1/detokenize")
 @router.post("/v1/v1/detokenize", include_in_schema=False)
-async def detokenize(request: Request) -> Response:
+async def detokenize(request: Annotated[Request, Reads(DetokenizeBody)]) -> Response:
     """Join a model's tokens to a text."""
     body = parse(_DETOKENIZE, await request.body())
     tokenizer = await _tokenizer(request, body.model)

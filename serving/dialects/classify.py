@@ -8,12 +8,14 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Discriminator, Field, Tag, TypeAdapter
 from starlette.responses import Response
 
+from serving.cohere.classify import ClassifyBody
 from serving.cohere.classify import classify as classify_cohere
 from serving.cohere.wire import answer, parse
 from serving.dialects.rerank import log_odds, score_pairs
 from serving.dialects.wire import Texts, listing
 from serving.errors import RequestError
 from serving.resolve import find_model, name_of, scorer_of
+from serving.schema import Reads
 
 if TYPE_CHECKING:
     from serving.scoring import Scores
@@ -23,7 +25,7 @@ MAX_TEXTS = 10_000
 router = APIRouter()
 
 
-class ClassifyBody(BaseModel):
+class PoolingBody(BaseModel):
     """vLLM's request."""
 
     model: str | None = None
@@ -45,11 +47,11 @@ class PredictBody(BaseModel):
     raw_scores: bool | None = None
 
 
-_CLASSIFY, _PREDICT = TypeAdapter(ClassifyBody), TypeAdapter(PredictBody)
+_CLASSIFY, _PREDICT = TypeAdapter(PoolingBody), TypeAdapter(PredictBody)
 
 
 @router.post("/classify")
-async def classify(request: Request) -> Response:
+async def classify(request: Annotated[Request, Reads(PoolingBody | ClassifyBody)]) -> Response:
     """Classify as vLLM does, or as Cohere does, whose SDK 5.0 to 5.7 comes here when its base URL has no `/v1`."""
     body = parse(_CLASSIFY, await request.body())
     if body.input is None:
@@ -63,7 +65,7 @@ async def classify(request: Request) -> Response:
 
 
 @router.post("/predict")
-async def predict(request: Request) -> Response:
+async def predict(request: Annotated[Request, Reads(PredictBody)]) -> Response:
     """All labels of each text, best first; of a pair, how relevant the second text is to the first."""
     body = parse(_PREDICT, await request.body())
     single = isinstance(body.inputs[0], str) if body.inputs else True

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Request
@@ -14,11 +14,12 @@ from serving.cohere.wire import answer, parse
 from serving.dialects.wire import Texts, listing, usage
 from serving.errors import RequestError
 from serving.ranking import Ranked, Wish, compare, rank
+from serving.schema import Reads
 
 router = APIRouter()
 
 
-class RerankBody(BaseModel):
+class RankingBody(BaseModel):
     """The fields of every dialect; what is not listed is ignored, as their servers do."""
 
     model: str | None = None
@@ -41,10 +42,10 @@ class Dialect:
 
     mark: str
     """The field that only this dialect's bodies have."""
-    render: Callable[[RerankBody, list[str], Ranked], Any]
+    render: Callable[[RankingBody, list[str], Ranked], Any]
 
 
-def _tei(body: RerankBody, texts: list[str], ranked: Ranked) -> Any:
+def _tei(body: RankingBody, texts: list[str], ranked: Ranked) -> Any:
     """TEI's bare array (text-embeddings-inference API, rerank)."""
     return [
         {"index": index, "score": log_odds(score) if body.raw_scores else score}
@@ -53,13 +54,13 @@ def _tei(body: RerankBody, texts: list[str], ranked: Ranked) -> Any:
     ]
 
 
-def _results(body: RerankBody, texts: list[str], ranked: Ranked) -> dict[str, Any]:
+def _results(body: RankingBody, texts: list[str], ranked: Ranked) -> dict[str, Any]:
     """Cohere's shape with model and usage, as vLLM, Infinity and Jina have it; the latter give documents unasked."""
     content = content_of(ranked, body.documents or texts, whole=body.return_documents is not False)
     return {**content, "model": ranked.model, "usage": usage(ranked.tokens)}
 
 
-def _voyage(body: RerankBody, texts: list[str], ranked: Ranked) -> dict[str, Any]:
+def _voyage(body: RankingBody, texts: list[str], ranked: Ranked) -> dict[str, Any]:
     """Voyage's `data` beside everyone else's `results` (Voyage AI API, rerankers)."""
     data = [
         {"index": index, "relevance_score": score} | ({"document": texts[index]} if body.return_documents else {})
@@ -71,11 +72,11 @@ def _voyage(body: RerankBody, texts: list[str], ranked: Ranked) -> dict[str, Any
 DIALECTS = (Dialect("texts", _tei), Dialect("top_k", _voyage), Dialect("truncation", _voyage))
 """In this order; a body with none of the marks is Cohere's, vLLM's, Infinity's or Jina's, which read the same."""
 
-_BODY = TypeAdapter(RerankBody)
+_BODY = TypeAdapter(RankingBody)
 
 
 @router.post("/rerank")
-async def rerank(request: Request) -> Response:
+async def rerank(request: Annotated[Request, Reads(RankingBody)]) -> Response:
     """Rank documents for a query, whichever of these clients asks."""
     body = parse(_BODY, await request.body())
     query = check_query(body.query)
@@ -104,7 +105,7 @@ _SCORE = TypeAdapter(ScoreBody)
 
 @router.post("/score")
 @router.post("/v1/score", include_in_schema=False)
-async def score(request: Request) -> Response:
+async def score(request: Annotated[Request, Reads(ScoreBody)]) -> Response:
     """Score pairs of texts: one with each of many, or many with as many others (vLLM documentation, score API)."""
     body = parse(_SCORE, await request.body())
     first = body.text_1 or body.queries or body.data_1 or []

@@ -4,7 +4,7 @@ import time
 from typing import Annotated, Any
 
 import orjson
-from pydantic import BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, Field
 from starlette.responses import Response
 
 from serving import log
@@ -21,17 +21,26 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-Texts = Annotated[list[str], Field(fail_fast=True), BeforeValidator(_listed)]
+Texts = Annotated[list[str], Field(fail_fast=True), BeforeValidator(_listed, json_schema_input_type=str | list[str])]
 """A text or several. Reading stops at the first wrong element, see `serving.cohere.classify.ClassifyBody`."""
 
 
+class ServerError(BaseModel):
+    """An error with the message under each name that a client may read."""
+
+    id: str
+    message: str
+    error: str
+    detail: str
+    error_type: str
+
+
 def render(error: RequestError) -> Response:
-    """An error with the message under each name that a client may read: Cohere's and vLLM's, TEI's, and Voyage's."""
+    """An error for Cohere's and vLLM's clients, TEI's, and Voyage's."""
     kind = _KINDS.get(error.status, "Validation")
-    body = {"id": log.request_id.get() or new_id(), **dict.fromkeys(("message", "error", "detail"), error.message)}
-    return Response(
-        orjson.dumps(body | {"error_type": kind}), error.status, error.headers, media_type="application/json"
-    )
+    said = error.message
+    body = ServerError(id=log.request_id.get() or new_id(), message=said, error=said, detail=said, error_type=kind)
+    return Response(orjson.dumps(body.model_dump()), error.status, error.headers, media_type="application/json")
 
 
 def listing(model: str, data: list[dict[str, Any]], tokens: int) -> dict[str, Any]:

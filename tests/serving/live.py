@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,9 +14,12 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
+import numpy as np
+import openai
 import torch
 import uvicorn
 from fastapi import FastAPI
@@ -27,12 +31,15 @@ from serving.models import Registry
 from serving.settings import Settings
 from tests.tiny import make_base
 from training.checkpoint import Checkpoint, load_base, save_checkpoint
+from training.engine import Encoded
 from training.manifest import Manifest
 from training.network import Network, make_head
 
 ROOT = Path(__file__).parents[2]
 BENTOML = Path(sys.executable).with_name("bentoml")  # of this environment, activated or not
 LABELS = ("billing", "shipping", "returns")
+TUNED = "ft:babbage-002:personal::8dXq1kZb"
+"""The name of the model with written forms and text rules."""
 MAX_LENGTH = 32
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -53,11 +60,15 @@ class Live:
 
 
 def make_checkpoint(
-    folder: Path, labels: tuple[str, ...] = LABELS, thresholds: tuple[float, ...] | None = None, seed: int = 0
+    folder: Path,
+    labels: tuple[str, ...] = LABELS,
+    thresholds: tuple[float, ...] | None = None,
+    seed: int = 0,
+    **described: Any,
 ) -> Path:
-    """Write a classifier with random weights."""
+    """Write a classifier with random weights; what else its manifest is to say is `described`."""
     problem_type = "multi_label_classification" if thresholds else "single_label_classification"
-    return _save(folder, seed, problem_type=problem_type, labels=labels, thresholds=thresholds)
+    return _save(folder, seed, problem_type=problem_type, labels=labels, thresholds=thresholds, **described)
 
 
 def make_reranker(folder: Path, seed: int = 0) -> Path:
@@ -88,6 +99,11 @@ def open_home(home: Path) -> Registry:
     return Registry(home, open_database(f"sqlite:///{home / 'encore.db'}"))
 
 
+def openai_sdk(url: str) -> openai.OpenAI:
+    """OpenAI's SDK, which believes nothing it is told, pointed at a server."""
+    return openai.OpenAI(base_url=f"{url}/openai/v1", api_key="any", max_retries=0, _strict_response_validation=True)
+
+
 def send(wire: httpx.Client, path: str, body: Any) -> httpx.Response:
     """POST a body as it stands, or as JSON."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -111,6 +127,17 @@ def refused(response: httpx.Response, status: int = 400, keys: Collection[str] =
     body = response.json()
     assert set(body) == set(keys)
     return body["message"]
+
+
+def mistake(response: httpx.Response, status: int = 400) -> dict[str, Any]:
+    """The error object of a refusal that has the shape OpenAI's SDK expects."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
+    assert re.fullmatch(r"req_[0-9a-f]{32}", response.headers["x-request-id"])
+    [(key, error)] = response.json().items()
+    assert key == "error" and list(error) == ["message", "type", "param", "code"]
+    assert error["message"] and isinstance(error["message"], str)
+    return error
 
 
 def _free_port() -> int:
@@ -175,3 +202,24 @@ def run_app(settings: Settings) -> Iterator[Live]:
     finally:
         running.should_exit = True
         thread.join()
+
+
+@contextlib.contextmanager
+def busy_device(live: Live) -> Iterator[None]:
+    """Keep the device thread occupied, with eight tokens waiting behind."""
+    free, begun = threading.Event(), threading.Event()
+
+    def forward(items: list[Encoded]) -> Any:
+        begun.set()
+        assert free.wait(20)
+        return np.zeros((len(items), 1), np.float32)
+
+    assert live.app is not None
+    batcher = live.app.state.scorer._batcher
+    future = batcher.submit(SimpleNamespace(forward=forward), [Encoded([1] * 8), Encoded([1] * 8)])
+    assert begun.wait(10)
+    try:
+        yield
+    finally:
+        free.set()
+        future.result(10)

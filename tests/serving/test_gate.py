@@ -4,24 +4,21 @@ import contextlib
 import json
 import logging
 import socket
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cohere
 import httpx
-import numpy as np
 import pytest
 from cohere.errors import TooManyRequestsError, UnauthorizedError
 
 from serving import log
 from serving.auth import hash_key
-from training.engine import Encoded
+from tests.serving.live import busy_device
 
 Start = Callable[..., contextlib.AbstractContextManager[Any]]
 ASK = {"model": "desk", "inputs": ["my parcel"]}
@@ -47,26 +44,6 @@ def wire(locked: Any) -> Iterator[httpx.Client]:
     headers = {"authorization": "Bearer sesame-sesame-sesame"}
     with httpx.Client(base_url=locked.url, headers=headers, timeout=30) as connection:
         yield connection
-
-
-@contextlib.contextmanager
-def busy_device(live: Any) -> Iterator[None]:
-    """Keep the device thread occupied, with eight tokens waiting behind."""
-    free, begun = threading.Event(), threading.Event()
-
-    def forward(items: list[Encoded]) -> Any:
-        begun.set()
-        assert free.wait(20)
-        return np.zeros((len(items), 1), np.float32)
-
-    batcher = live.app.state.scorer._batcher
-    future = batcher.submit(SimpleNamespace(forward=forward), [Encoded([1] * 8), Encoded([1] * 8)])
-    assert begun.wait(10)
-    try:
-        yield
-    finally:
-        free.set()
-        future.result(10)
 
 
 def test_keys(locked: Any) -> None:

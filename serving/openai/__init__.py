@@ -1,0 +1,1 @@
+"""The OpenAI dialect: what its SDK sends and expects, at `/openai/v1` (OpenAI API reference)."""
