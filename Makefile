@@ -26,8 +26,8 @@ examples: install ## run the four hosted notebooks in full on the data sets in D
 serve: install ## start the server on 127.0.0.1:$(PORT)
 	BENTOML_DO_NOT_TRACK=True $(BIN)/bentoml serve --host 127.0.0.1 --port $(PORT) --timeout-graceful-shutdown 30
 
-test: install ## run the whole suite
-	$(BIN)/python -m pytest
+test: install ## run the suite, in as many processes as there are cores
+	$(BIN)/python -m pytest --numprocesses auto --dist loadscope
 
 test-long: install ## the tests that take many minutes: servers killed again and again
 	$(BIN)/python -m pytest -m long

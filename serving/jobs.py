@@ -131,6 +131,7 @@ class Jobs:
 
         Raises:
             RequestError: a file was removed in this very moment.
+            OSError: the disk is full, or cannot be written to; nothing is left behind.
         """
         # What was validated apart from the rows it is to be evaluated on has not been compared with them.
         job_id, ready = str(uuid.uuid4()), new.train.dataset_type is not None and new.valid is None
@@ -299,8 +300,10 @@ class Jobs:
         try:
             for (file_id, part), target in zip(both, targets, strict=False):
                 link_or_copy(place(file_id, part), target)
-        except FileNotFoundError:
+        except OSError as error:
             shutil.rmtree(folder.path, ignore_errors=True)
+            if not isinstance(error, FileNotFoundError):
+                raise
             raise RequestError(400, "a file of the job was deleted while the job was being created") from None
 
 

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
 from fastapi import Request
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 
@@ -17,6 +18,10 @@ _Result = TypeVar("_Result")
 
 _MOST_FILES = 10
 """Parts with a file, of one form; hosted APIs take two at most."""
+_LONGEST_FIELD = 8192
+"""Bytes of a part without a file; there may be a thousand of those, and they are held in memory."""
+_CHARSETS = (b"utf-8", b"utf8")
+"""Read by others of Python's codecs names could hold lone surrogates, which cannot be written again."""
 _BEAT_SECONDS = 1.0
 
 
@@ -27,13 +32,14 @@ async def form_of(request: Request) -> AsyncGenerator[FormData]:
     Raises:
         RequestError: 400, it cannot be read; 507, the disk is full.
     """
+    _, options = parse_options_header(request.headers.get("content-type"))
+    if options.get(b"charset", b"utf-8").lower() not in _CHARSETS:
+        raise RequestError(400, "invalid request: the form's charset must be UTF-8")
     try:
-        with _full_disk_told():
-            form = await request.form(max_files=_MOST_FILES)
+        with full_disk_told():
+            form = await request.form(max_files=_MOST_FILES, max_part_size=_LONGEST_FIELD)
     except HTTPException as error:
         raise RequestError(400, f"invalid request: the form cannot be read: {error.detail}") from None
-    except UnicodeError:  # some of Python's codecs raise what starlette does not expect
-        raise RequestError(400, "the form's charset does not fit its names; send UTF-8") from None
     try:
         yield form
     finally:
@@ -48,15 +54,19 @@ async def store(request: Request, work: Callable[[], _Result]) -> _Result:
         RequestError: 507, the disk is full; or what `work` raises.
     """
     task = asyncio.create_task(asyncio.to_thread(work))
-    with _full_disk_told():
+    with full_disk_told():
         while not (await asyncio.wait({task}, timeout=_BEAT_SECONDS))[0]:
             request.scope[POSTPONE]()
         return task.result()
 
 
 @contextmanager
-def _full_disk_told() -> Generator[None]:
-    """To repeat the request would not help, so the SDKs are told not to."""
+def full_disk_told() -> Generator[None]:
+    """Tell the client of a full disk. To repeat the request would not help, so the SDKs are told not to.
+
+    Raises:
+        RequestError: 507.
+    """
     try:
         yield
     except OSError as error:

@@ -14,6 +14,7 @@ from serving.names import bare_id
 from serving.publish import withdraw
 from serving.resolve import files_of, jobs_of, scorer_of
 from serving.schema import Reads
+from serving.uploads import full_disk_told
 
 _PATH = "/v1/finetuning/finetuned-models"
 _ALIAS = f"/v1{_PATH}"
@@ -31,12 +32,14 @@ Content = Annotated[bytes, Depends(_content)]
 Wanted = Annotated[Paging, Query()]
 
 
-@router.post(_PATH)
+@router.post(_PATH, responses={507: {}})
 @router.post(_ALIAS, include_in_schema=False)
 def create_finetuned_model(request: Annotated[Request, Reads(FinetunedModelBody)], content: Content) -> Response:
     """Queue a training on a dataset that has been validated."""
     new = new_job(request, parse(BODY, content))
-    return _answered(request, jobs_of(request).create(new, files_of(request)))
+    with full_disk_told():
+        job = jobs_of(request).create(new, files_of(request))
+    return _answered(request, job)
 
 
 @router.get(_PATH)

@@ -87,9 +87,23 @@ WHOLE = (
         b"[]",
     ),
     *(b'"x"', b"1", b"{}" * 2, b"\xef\xbb\xbf{}", b'{"a": 1', b"{'a': 1}", b"\x1f\x8b\x08" + b"\0" * 40),
-    json.dumps(dict.fromkeys(map(str, range(1_000_000)))).encode(),
 )
 """Bodies that no route takes."""
+MANY = json.dumps(dict.fromkeys(map(str, range(1_000_000)))).encode()
+"""Fields that no route knows."""
+CHARSETS = (
+    "unicode_escape",
+    "raw_unicode_escape",
+    "utf-7",
+    "punycode",
+    "idna",
+    "rot13",
+    "base64",
+    "zlib",
+    "mbcs",
+    "\u00fc",
+)
+"""What Python knows as encodings, and what text must not be read by; some make lone surrogates."""
 NAMES = (
     *(
         "../../../../etc/passwd",

@@ -1,8 +1,10 @@
 """Fine-tuned models as they are asked for, shown, changed and listed, by the unmodified SDK and on the wire."""
 
 import asyncio
+import errno
 import io
 import json
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -56,6 +58,15 @@ def test_the_async_client(still: Place) -> None:
 
     made, found = asyncio.run(ask())
     assert made == found and (made.name, made.status) == ("async", "STATUS_QUEUED")
+
+
+def test_a_full_disk_is_told_of(still: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_source: Path, _target: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("serving.jobs.link_or_copy", full)
+    answer = still.wire.post(PATH, json=still.body())
+    assert "disk is full" in refused(answer, 507) and answer.headers["x-should-retry"] == "false"
 
 
 def test_before_it_is_ready(still: Place) -> None:

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import random
-import signal
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -22,9 +21,9 @@ KILLS = int(os.environ.get("KILLS", "20"))
 SETTINGS = {"epochs": 12}
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def place(request: pytest.FixtureRequest, tmp_path: Path, postgresql_server: str | None) -> Workplace:
-    return Workplace(tmp_path, new_database(request.param, tmp_path, postgresql_server), make_base(tmp_path / "tiny"))
+@pytest.fixture
+def place(tmp_path: Path, database_url: str) -> Workplace:
+    return Workplace(tmp_path, database_url, make_base(tmp_path / "tiny"))
 
 
 def children(live: Live, *words: str) -> list[psutil.Process]:
@@ -86,14 +85,17 @@ def test_no_job_is_lost_or_disturbed_by_whatever_is_killed(place: Workplace) -> 
 
 
 @pytest.mark.slow
-def test_a_server_takes_its_worker_and_trainer_with_it(place: Workplace) -> None:
+def test_a_server_takes_its_worker_and_trainer_with_it(tmp_path: Path) -> None:
+    place = Workplace(tmp_path, new_database("sqlite", tmp_path, None), make_base(tmp_path / "tiny"))
     settings = {"ENCORE_DATABASE_URL": place.url, "ENCORE_DEFAULT_BASE": str(place.base), "OMP_NUM_THREADS": "1"}
     with serve(place.home, **settings) as live:
         job = place.submit(epochs=200)
         place.until(lambda: place.saved(job))
         workers, trainers = children(live, "serving.worker"), place.trainers(job)
         assert workers and trainers and live.process is not None
-        os.killpg(live.process.pid, signal.SIGKILL)
+        services = victims(place, live, "server", job)
+        for process in (live.process, *services):  # the first would start the others again
+            kill(process)
         live.process.wait()
         place.until(lambda: not any(process.is_running() for process in (*workers, *trainers)))
     assert place.status(job) in ("queued", "running")

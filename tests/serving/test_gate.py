@@ -180,6 +180,16 @@ def test_an_open_server_takes_any_key_or_none(start: Start) -> None:
             assert httpx.post(f"{live.url}/v1/classify", json=ASK, headers=headers).status_code == 200
 
 
+def test_a_body_that_does_not_come_is_the_clients_failure(locked: Any) -> None:
+    head = "POST {} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer other-key\r\ncontent-length: 50\r\n"
+    head += "content-type: multipart/form-data; boundary=x\r\n\r\n--"
+    for path in ("/v1/classify", "/v1/finetuning/finetuned-models", "/openai/v1/files", "/rerank"):
+        with socket.create_connection(locked.url.removeprefix("http://").split(":"), timeout=10) as connection:
+            connection.sendall(head.format(path).encode())
+            answer = b"".join(iter(lambda: connection.recv(65_536), b""))
+        assert answer.startswith(b"HTTP/1.1 408") and b"nothing more of the request came" in answer, answer
+
+
 def test_many_models_in_little_memory(start: Start, tmp_path: Path) -> None:
     with start(cache_bytes=1) as live, ThreadPoolExecutor(8) as threads:
         url = f"{live.url}/v1/classify"

@@ -5,7 +5,6 @@ import gzip
 import io
 import json
 import socket
-import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +21,21 @@ from serving.files import Files
 from serving.jobs import Jobs
 from serving.settings import Settings
 from serving.validation_lane import ValidationLane
-from tests.serving.hostile import IDS, KEY, NAMES, WHOLE, WORD, bodies, exchange, harmless, head, variants
+from tests.serving.hostile import (
+    CHARSETS,
+    IDS,
+    INTERNALS,
+    KEY,
+    MANY,
+    NAMES,
+    WHOLE,
+    WORD,
+    bodies,
+    exchange,
+    harmless,
+    head,
+    variants,
+)
 from tests.serving.live import TUNED, Live, open_home, serve
 from tests.tiny import make_base
 
@@ -113,6 +126,7 @@ def test_hostile_json(place: Place, method: str, path: str) -> None:
         harmless(place.wire.request(method, url, content=content))
     for content in WHOLE:
         assert harmless(place.wire.request(method, url, content=content)).status_code == 400
+    harmless(place.wire.request(method, url, content=MANY))
     packed = gzip.compress(json.dumps(body).encode())
     for headers in ({"content-encoding": "gzip"}, {"content-type": "application/json; charset=utf-16"}):
         assert harmless(place.wire.request(method, url, content=packed, headers=headers)).status_code == 400
@@ -147,7 +161,6 @@ REQUESTS = {
     "length and chunks": head("POST /v1/classify HTTP/1.1", {"content-length": "9", "transfer-encoding": "chunked"})
     + b"0\r\n\r\n",
     "a chunk that is none": head("POST /v1/classify HTTP/1.1", {"transfer-encoding": "chunked"}) + b"zz\r\n{}\r\n",
-    "a huge chunk": head("POST /v1/classify HTTP/1.1", {"transfer-encoding": "chunked"}) + b"f" * 16 + b"\r\n{}\r\n",
     "an id with a break": head("GET /v1/models HTTP/1.1", {"x-request-id": b"a\rx-injected: 1"}),
     "an id with bytes": head("GET /v1/models HTTP/1.1", {"x-request-id": b"\xff\xfe\x80"}),
     "a long id": head("GET /v1/models HTTP/1.1", {"x-request-id": "x" * 50_000}),
@@ -171,3 +184,112 @@ def test_hostile_requests(place: Place, name: str) -> None:
     assert first.startswith((b"HTTP/1.1 2", b"HTTP/1.1 4", b"HTTP/1.0 4")) or not answer, answer[:500]
     assert b"x-injected" not in rest.partition(b"\r\n\r\n")[0].lower() and answer.count(b"HTTP/1.1 200") <= 1
     place.works()
+
+
+def _form(name: bytes, content: bytes = ROW, field: bytes = b"file", kind: str = "") -> dict[str, Any]:
+    """A form with a file of that name, byte by byte."""
+    sent = b'--x\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nfine-tune\r\n--x\r\n'
+    sent += b'content-disposition: form-data; name="' + field + b'"; filename="' + name + b'"\r\n\r\n'
+    return {
+        "content": sent + content + b"\r\n--x--\r\n",
+        "headers": {"content-type": f"multipart/form-data; boundary=x{kind}".encode()},
+    }
+
+
+def test_hostile_names_of_files(place: Place) -> None:
+    surrogates = (b"\\ud800", b"+2AA-", b"\\x00", b"\xed\xa0\x80", b"\xff", b"x-\\udcff.csv")
+    forms = [_form(name.replace("\r\n", "\\r\\n").encode()) for name in NAMES]
+    forms += [_form(name, kind=f"; charset={kind}") for name in surrogates for kind in CHARSETS]
+    forms += [_form(b"x", field=name, kind=f"; charset={kind}") for name in surrogates for kind in CHARSETS]
+    forms += [_form(b'x"\r\nx-injected: 1\r\nx: "'), _form(b"x" * 70_000), _form(b"x\r\n\r\n--x--"), _form(b"x", b"")]
+    for form in forms:
+        made = harmless(place.wire.post(FILES, **form))
+        form["content"] = form["content"].replace(b'"file"', b'"data"')
+        harmless(place.wire.post(DATASETS, params={"name": WORD, "type": SINGLE}, **form))
+        if made.status_code == 200:
+            content = harmless(place.wire.get(f"{FILES}/{made.json()['id']}/content"))
+            assert content.content in (ROW, b"") and "content-disposition" not in content.headers
+    for path in (FILES, DATASETS):
+        harmless(place.wire.get(path))
+
+
+def _zip(name: str, size: int) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        archive.writestr(name, b"0" * size)
+    return buffer.getvalue()
+
+
+def test_bombs_are_never_unpacked(place: Place) -> None:
+    rows = gzip.compress(ROW * 1_000_000)
+    bombs = {
+        "zip": _zip("../../../x.jsonl", 300 * MEGABYTE),
+        "sheet": _zip("xl/workbook.xml", 300 * MEGABYTE),
+        "gz": gzip.compress(b"\0" * 300 * MEGABYTE),
+        "rows": rows,
+        "twice": gzip.compress(rows),
+        "lines": b"\n" * 8 * MEGABYTE,
+        "one line": b'{"text": "' + b"x" * 8 * MEGABYTE,
+        "brackets": b"[" * 4 * MEGABYTE,
+        "entities": b'<?xml version="1.0"?><!DOCTYPE l [<!ENTITY a "&a;&a;">]><l>&a;</l>',
+        "pickle": b"cos\nsystem\n(S'touch x'\ntR.",
+        "parquet": b"PAR1" + b"\xff" * 1000 + b"PAR1",
+    }
+    before, kept = place.resident(), sum(_tree(place.live.home / "files").values())
+    ids = {name: _upload(place.wire, name, content).json()["id"] for name, content in bombs.items()}
+    stored = sum(_tree(place.live.home / "files").values()) - kept
+    assert stored == sum(map(len, bombs.values())) and place.resident() - before < 64 * MEGABYTE
+    _validate(place.live.home, place.base)
+    assert sum(_tree(place.live.home / "files").values()) - kept == stored
+    for name, made in ids.items():
+        dataset = harmless(place.wire.get(f"{DATASETS}/{made}")).json()["dataset"]
+        assert dataset["validation_status"] == "failed" and dataset["validation_error"], name
+        assert not INTERNALS.search(dataset["validation_error"]), dataset
+    for name, content in bombs.items():
+        harmless(place.wire.post(FILES, files={"file": (name, content)}, data={"purpose": "fine-tune"}))
+
+
+@pytest.mark.parametrize(("path", "limit"), [(FILES, 16), (DATASETS, 16), ("/v1/classify", 32), ("/nope", 32)])
+def test_an_endless_body_ends_at_the_limit_and_is_not_kept(place: Place, path: str, limit: int) -> None:
+    query = f"?name=x&type={SINGLE}" if path == DATASETS else ""
+    form = _form(b"x", field=b"data" if path == DATASETS else b"file")["content"].removesuffix(b"\r\n--x--\r\n")
+    before, peak, sent = place.resident(), 0, 0
+    headers = {"transfer-encoding": "chunked", "content-type": "multipart/form-data; boundary=x"}
+    url = place.live.url.removeprefix("http://").split(":")
+    with socket.create_connection((url[0], int(url[1])), timeout=20) as connection:
+        connection.sendall(head(f"POST {path}{query} HTTP/1.1", headers) + b"%x\r\n%s\r\n" % (len(form), form))
+        with contextlib.suppress(ConnectionError):
+            while sent < 200 * MEGABYTE:
+                connection.sendall(b"%x\r\n%s\r\n" % (MEGABYTE, b"y" * MEGABYTE))
+                sent, peak = sent + MEGABYTE, max(peak, place.resident())
+        answer = b""
+        with contextlib.suppress(ConnectionError):
+            answer = connection.recv(65_536)
+    assert (answer.startswith(b"HTTP/1.1 413") and b"must be at most" in answer) or path == "/nope" or not answer
+    assert sent < 80 * MEGABYTE and peak - before < 2.5 * limit * MEGABYTE
+    place.works()
+
+
+def test_fields_of_a_form_are_not_kept_in_memory(place: Place) -> None:
+    before = place.resident()
+    field = b'--x\r\ncontent-disposition: form-data; name="%d"\r\n\r\n%s\r\n'
+    for count, size in ((15, MEGABYTE), (240, 9000), (100_000, 1)):
+        form = _form(b"x")
+        form["content"] = b"".join(field % (i, b"y" * size) for i in range(count)) + form["content"]
+        for path in (FILES, f"{DATASETS}?name=x&type={SINGLE}"):
+            assert harmless(place.wire.post(path, **form)).status_code == 400
+    assert place.resident() - before < 16 * MEGABYTE
+
+
+def test_afterwards_all_is_as_it_was(place: Place) -> None:
+    place.works()
+    home = place.live.home
+    assert {path.name for path in home.parent.iterdir()} == {"base", "home"}
+    known = {"files", "jobs", "models", "uploads", "tmp", "bentoml", "server.log", "models.lock"}
+    assert {path.name for path in home.iterdir() if not path.name.startswith("encore.db")} == known
+    stored = {path.name for path in home.joinpath("files").rglob("*") if path.is_file()}
+    assert stored == {"0", "0.jsonl"} and not list(home.joinpath("uploads").iterdir())
+    log = place.live.log.read_text()
+    assert '"message":"request"' in log and '"level":"error"' not in log and "Traceback" not in log, log[-3000:]
+    for private in (KEY, WORD, "parcel", "x-injected", "passwd"):
+        assert private not in log

@@ -1,6 +1,8 @@
 """Jobs as requests see them: accepted, listed, changed; on both kinds of database. The worker has tests of its own."""
 
+import errno
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,17 @@ def test_an_accepted_job_waits_for_its_files_to_be_validated(jobs: Jobs, files: 
     assert (job.status, job.name, job.request, job.settings) == ("validating_files", "mine", {"a": [1]}, {"epochs": 2})
     assert jobs.find(job.id) == job and job.active and job.public_name == f"{job.id}-ft"
     assert messages(jobs, job.id)[0].startswith("Created fine-tuning job: ftjob-")
+
+
+def test_a_full_disk_leaves_no_half_of_a_job(jobs: Jobs, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_source: Path, _target: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    train = put(files)
+    monkeypatch.setattr("serving.jobs.link_or_copy", full)
+    with pytest.raises(OSError, match="No space"):
+        accept(jobs, files, train=train)
+    assert not list(jobs.folder("x").path.parent.iterdir()) and not jobs.count()
 
 
 def test_a_job_keeps_its_data_when_its_files_go(jobs: Jobs, files: Files) -> None:

@@ -15,6 +15,10 @@ from serving.files import Files
 from serving.jobs import Jobs
 from serving.models import Registry
 from serving.settings import Settings
+from tests.serving.databases import new_database
+from tests.serving.hostile import WORD
+from tests.serving.workplace import Workplace, rows
+from tests.tiny import make_base
 
 EVERYONE = stat.S_IRWXG | stat.S_IRWXO
 
@@ -58,3 +62,23 @@ def test_an_error_of_the_database_has_no_values_in_it(tmp_path: Path) -> None:
     with pytest.raises(IntegrityError) as error, database.begin() as connection:
         connection.execute(insert(files).values(id="private words"))
     assert "private" not in str(error.value)
+
+
+@pytest.mark.slow
+def test_what_a_training_says_has_no_rows_in_it(tmp_path: Path) -> None:
+    place = Workplace(tmp_path / "home", new_database("sqlite", tmp_path, None), make_base(tmp_path / "base"))
+    content = (
+        rows(120)
+        .replace('{"prompt": "', f'{{"prompt": "{WORD} ')
+        .replace('"completion": " ', f'"completion": " {WORD}')
+    )
+    broken = place.submit(content + f'{{"prompt": "{WORD}", "completion": {WORD}}}\n')
+    trained = place.submit(content, epochs=1)
+    with place.worker() as worker:
+        assert place.await_end(broken, worker).status == "failed"
+        assert place.await_end(trained, worker).status == "succeeded", place.story()
+    logs = [path for path in place.home.rglob("*.log") if path.is_file()]
+    assert {path.name for path in logs} == {"worker.log", "trainer.log"}
+    for log in logs:
+        said = log.read_text()
+        assert WORD not in said and "parcel" not in said, said

@@ -53,29 +53,16 @@ def test_a_job_told_step_by_step(undisturbed: tuple[dict[str, object], bytes]) -
     assert [int(line.split(",")[0]) for line in lines[1:]] == list(range(1, int(str(result["steps"])) + 1))
 
 
-BAD = {
-    "few rows": (rows(7), "invalid_n_examples", "Training file has 7 example(s), but must have at least 10 examples"),
-    "one label": (
-        '{"prompt": "%s", "completion": " hockey"}\n' * 12 % tuple(f"goal {i}" for i in range(12)),
-        "invalid_n_classes",
-        "Training file has 1 label ('hockey'), but must have at least 2",
-    ),
-    "broken line": (rows(20) + '{"prompt": "x"}\n', "invalid_file_format", "Line 21:"),
-    "not json": (rows(20) + "not json\n", "invalid_file_format", "Line 21:"),
-}
-
-
 def test_unusable_data_fails_while_another_job_trains(place: Workplace) -> None:
     training = place.submit(epochs=200)
     with place.worker() as worker:
         place.until(lambda: place.saved(training), worker)
-        for content, code, message in BAD.values():
-            job = place.await_end(place.submit(content), worker)
-            assert job.status == "failed" and job.error is not None and job.finished_at is not None
-            assert (job.error["code"], job.error["param"]) == (code, "training_file")
-            assert message in job.error["message"]
-            assert place.told(job)[-1] == job.error["message"]
-            place.until(lambda job=job: not place.jobs.folder(job.id).path.exists(), worker)
+        job = place.await_end(place.submit(rows(20) + '{"prompt": "x"}\n'), worker)
+        assert job.status == "failed" and job.error is not None and job.finished_at is not None
+        assert (job.error["code"], job.error["param"]) == ("invalid_file_format", "training_file")
+        assert "Line 21: 'completion' is missing" in job.error["message"]
+        assert place.told(job)[-1] == job.error["message"]
+        place.until(lambda: not place.jobs.folder(job.id).path.exists(), worker)
         assert place.status(training) == "running"
 
         place.jobs.cancel(training.id)  # and nothing is left of it
@@ -108,7 +95,7 @@ def test_pause_keeps_what_was_done(place: Workplace, undisturbed: tuple[dict[str
     assert f"resuming at step {saved}" in place.jobs.folder(job.id).log.read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_worker_that_is_told_to_end_hands_its_job_to_the_next(
     place: Workplace, undisturbed: tuple[dict[str, object], bytes]
 ) -> None:

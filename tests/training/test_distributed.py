@@ -14,11 +14,13 @@ from tests.training.conftest import WriteRows, topic_queries, topic_rows
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "tokens"),
-    [("classify", "100000"), ("classify", "40"), ("rerank", "300")],
-    ids=["one pass", "several passes", "rankings in several passes"],
+    [
+        pytest.param("classify", "100000", id="one pass", marks=pytest.mark.long),
+        pytest.param("classify", "40", id="several passes", marks=pytest.mark.slow),
+        pytest.param("rerank", "300", id="rankings in several passes", marks=pytest.mark.long),
+    ],
 )
 def test_two_processes_give_the_losses_of_one(
     base: Path, tmp_path: Path, rows_file: WriteRows, task: str, tokens: str

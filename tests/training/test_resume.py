@@ -109,7 +109,7 @@ def test_killed_runs_end_as_an_undisturbed_one(base: Path, file: Path, whole: Pa
     check_end(base, file, broken, whole)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_stopped_runs_end_as_an_undisturbed_one(base: Path, file: Path, whole: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     instants = (

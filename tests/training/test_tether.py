@@ -154,7 +154,7 @@ def test_a_terminated_run_says_so_and_has_saved(base: Path, tmp_path: Path, rows
     assert saved_step(run) > 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_stop_alike_and_go_on(base: Path, tmp_path: Path, rows_file: WriteRows) -> None:
     run = tmp_path / "run"
     launch = ["-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu-ddp.yaml"]
