@@ -26,8 +26,8 @@ examples: install ## run the four hosted notebooks in full on the data sets in D
 serve: install ## start the server on 127.0.0.1:$(PORT)
 	BENTOML_DO_NOT_TRACK=True $(BIN)/bentoml serve --host 127.0.0.1 --port $(PORT) --timeout-graceful-shutdown 30
 
-test: install ## run the suite, in as many processes as there are cores
-	$(BIN)/python -m pytest --numprocesses auto --dist loadscope
+test: install ## run the suite, in one process more than there are cores, as much of it waits
+	$(BIN)/python -m pytest --numprocesses $$($(BIN)/python -c "import os; print(min(8, os.cpu_count() + 1))") --dist loadscope
 
 test-long: install ## the tests that take many minutes: servers killed again and again
 	$(BIN)/python -m pytest -m long

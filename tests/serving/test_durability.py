@@ -68,7 +68,7 @@ def test_no_job_is_lost_or_disturbed_by_whatever_is_killed(place: Workplace) -> 
             if not place.jobs.get(jobs[-1].id).active:
                 jobs.append(place.submit(**SETTINGS))
             kind = chance.choice(sorted(left))
-            wait = chance.random() * 6
+            wait = chance.random() * 15
             with contextlib.suppress(subprocess.TimeoutExpired):
                 assert live.process is not None
                 live.process.wait(wait)
