@@ -22,13 +22,13 @@ from serving.errors import RequestError
 from serving.files import Files
 from serving.gate import Dialect, Gate
 from serving.jobs import Jobs
-from serving.models import Registry
 from serving.openai import chat as openai_chat
 from serving.openai import completions as openai_completions
 from serving.openai import files as openai_files
 from serving.openai import jobs as openai_jobs
 from serving.openai import models as openai_models
 from serving.openai import wire as openai_wire
+from serving.registry import Registry
 from serving.schema import describe
 from serving.settings import Settings, load_settings
 from training.errors import EncoreError

@@ -1,5 +1,6 @@
 """The tables, and a connection to them: an SQLite file by default, PostgreSQL by URL."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ models = Table(
     Column("labels", Integer, nullable=False),
     Column("max_length", Integer, nullable=False),
     Column("base_model", Text, nullable=False),
-    Column("created_at", DateTime, nullable=False),  # UTC without a zone: SQLite has none
+    Column("created_at", DateTime, nullable=False),
     Column("job_id", String(36)),  # the job that trained it, if one did
     Column("step", Integer),  # set for the model of one epoch, which stands beside the finished one
     Column("metrics", JSON),
@@ -136,6 +137,16 @@ events = Table(
     Column("data", JSON),
     Index("events_of_job", "job_id", "seq"),
 )
+
+
+def utc_now() -> datetime:
+    """The present as the tables have it: UTC without a zone, as SQLite has none."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def zoned(value: datetime) -> datetime:
+    """A moment of the tables with its zone."""
+    return value.replace(tzinfo=UTC)
 
 
 def open_database(url: str) -> Engine:

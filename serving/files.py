@@ -17,9 +17,9 @@ from typing import Any, BinaryIO, Literal
 
 from sqlalchemy import ColumnElement, Engine, and_, insert, or_, select, update
 
-from serving.database import files
+from serving.database import files, utc_now, zoned
 from serving.disk import make_private
-from serving.errors import RequestError
+from serving.pages import page
 
 FileStatus = Literal["queued", "processing", "validated", "failed"]
 DatasetKind = Literal["single-label", "multi-label", "rerank"]
@@ -160,29 +160,17 @@ class Files:
         newest_first: bool = True,
         offset: int = 0,
     ) -> tuple[list[File], bool]:
-        """A page of files in order of creation, and whether there are more.
-
-        Args:
-            where: further conditions on the columns of the table.
-            limit: the most to give.
-            after: id of the last file seen, which may have been removed since.
-            newest_first: the order.
-            offset: files to pass over.
-
-        Raises:
-            RequestError: there never was a file `after`.
-        """
-        query = select(files).where(_alive(), *where)
-        with self._database.connect() as connection:
-            if after is not None:
-                place = connection.scalar(select(files.c.seq).where(files.c.id == after))
-                if place is None:
-                    message = "invalid request: after is not the id of a file"
-                    raise RequestError(400, message, param="after", code="invalid_value")
-                query = query.where(files.c.seq < place if newest_first else files.c.seq > place)
-            order = files.c.seq.desc() if newest_first else files.c.seq
-            rows = connection.execute(query.order_by(order).offset(offset).limit(limit + 1)).all()
-        return [file_of(row) for row in rows[:limit]], len(rows) > limit
+        """Some files, and whether there are more; see `serving.pages`."""
+        rows, more = page(
+            self._database,
+            files,
+            [_alive(), *where],
+            limit=limit,
+            after=after,
+            newest_first=newest_first,
+            offset=offset,
+        )
+        return [file_of(row) for row in rows], more
 
     def usage(self) -> int:
         """Bytes of all files together."""
@@ -200,7 +188,7 @@ class Files:
 
     def sweep(self) -> None:
         """Remove the bytes of what has expired, and of what a crash left without a row."""
-        over = and_(files.c.expires_at.is_not(None), files.c.expires_at < _utc())
+        over = and_(files.c.expires_at.is_not(None), files.c.expires_at < utc_now())
         with self._database.begin() as connection:
             connection.execute(update(files).where(files.c.deleted.is_(False), over).values(deleted=True))
             kept = set(connection.scalars(select(files.c.id).where(files.c.deleted.is_(False))))
@@ -231,10 +219,10 @@ def file_of(row: Any) -> File:
         purpose=row.purpose,
         dataset_type=row.dataset_type,
         status=row.status,
-        created_at=row.created_at.replace(tzinfo=UTC),
-        updated_at=row.updated_at.replace(tzinfo=UTC),
+        created_at=zoned(row.created_at),
+        updated_at=zoned(row.updated_at),
         parts=tuple(Part(**part) for part in row.parts),
-        expires_at=row.expires_at and row.expires_at.replace(tzinfo=UTC),
+        expires_at=row.expires_at and zoned(row.expires_at),
         options=row.options,
         report=row.report,
     )
@@ -266,11 +254,7 @@ def _values(file: File) -> dict[str, Any]:
 
 
 def _alive() -> ColumnElement[bool]:
-    return and_(files.c.deleted.is_(False), or_(files.c.expires_at.is_(None), files.c.expires_at > _utc()))
-
-
-def _utc() -> datetime:
-    return datetime.now(UTC).replace(tzinfo=None)
+    return and_(files.c.deleted.is_(False), or_(files.c.expires_at.is_(None), files.c.expires_at > utc_now()))
 
 
 def _old(folder: Path, kept: Collection[str]) -> list[Path]:

@@ -12,106 +12,19 @@ is doing. A job is never changed from two sides: see `serving.leases`.
 import shutil
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, func, insert, select, update
 
-from serving.database import events, jobs
+from serving.database import events, jobs, utc_now
 from serving.disk import link_or_copy, make_private
 from serving.errors import RequestError
-from serving.files import File, Files
+from serving.files import Files
+from serving.job_records import ACTIVE, Job, JobEvent, JobFolder, JobStatus, Level, NewJob, event_of, job_of
 from serving.names import short
-
-JobStatus = Literal["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]
-Level = Literal["info", "warn", "error"]
-
-ACTIVE: tuple[JobStatus, ...] = ("validating_files", "queued", "running", "paused")
-"""Before the end."""
-
-
-@dataclass(frozen=True, slots=True)
-class NewJob:
-    """A job to be."""
-
-    task: Literal["classify", "rerank"]
-    base: str
-    """The base model's name as the client gave it."""
-    train: File
-    valid: File | None = None
-    """Rows to evaluate on; a second part of `train` serves where it is None."""
-    name: str = ""
-    """What its owner calls it."""
-    model_name: str | None = None
-    """A name for the model besides its id, unique."""
-    settings: dict[str, Any] = field(default_factory=dict[str, Any])
-    """Of `training.config.TrainConfig`, files and folder left out; they must be valid."""
-    request: dict[str, Any] = field(default_factory=dict[str, Any])
-    """What the dialect wants to show again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A job as it stands."""
-
-    id: str
-    status: JobStatus
-    task: Literal["classify", "rerank"]
-    name: str
-    model_name: str | None
-    base: str
-    request: dict[str, Any]
-    settings: dict[str, Any]
-    train_file: str
-    valid_file: str | None
-    created_at: datetime
-    updated_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-    error: dict[str, Any] | None
-    """`code`, `message` and `param` (`training_file`, `validation_file` or None) of a failed job."""
-    result: dict[str, Any] | None
-    """Of a succeeded job: `trained_tokens`, `epochs`, `batch_size`, `learning_rate`, `learning_rate_multiplier`,
-    `steps`, `labels`, `max_length`, `separator`, `metrics`, `result_file`."""
-
-    @property
-    def active(self) -> bool:
-        """Whether it has not come to its end."""
-        return self.status in ACTIVE
-
-    @property
-    def public_name(self) -> str:
-        """What clients call its model."""
-        return self.model_name or f"{self.id}-ft"
-
-
-@dataclass(frozen=True, slots=True)
-class JobEvent:
-    """Something that happened to a job."""
-
-    id: str
-    created_at: datetime
-    level: Level
-    message: str
-    status: JobStatus | None
-    """The status it brought, if it brought one."""
-    data: dict[str, Any] | None
-    """Figures of a step: `step`, `total_steps`, `train_loss` and so on."""
-
-
-class JobFolder:
-    """What lies where in a job's folder."""
-
-    def __init__(self, path: Path) -> None:
-        """Name the folder; nothing is touched."""
-        self.path = path
-        self.inputs = (path / "input-0", path / "input-1")
-        """The files as they were uploaded."""
-        self.rows = (path / "train.jsonl", path / "valid.jsonl")
-        """What is trained and evaluated on."""
-        self.config, self.run, self.log = path / "config.yaml", path / "run", path / "trainer.log"
+from serving.pages import page
 
 
 class Jobs:
@@ -136,7 +49,7 @@ class Jobs:
         # What was validated apart from the rows it is to be evaluated on has not been compared with them.
         job_id, ready = str(uuid.uuid4()), new.train.dataset_type is not None and new.valid is None
         self._link(self.folder(job_id), new, files, ready=ready)
-        moment = _utc()
+        moment = utc_now()
         status: JobStatus = "queued" if ready else "validating_files"
         row = {
             "id": job_id,
@@ -186,18 +99,10 @@ class Jobs:
         newest_first: bool = True,
         offset: int = 0,
     ) -> tuple[list[Job], bool]:
-        """A page of jobs in order of creation, and whether there are more; as `Files.list`."""
-        query = select(jobs).where(jobs.c.deleted.is_(False), *where)
-        with self.database.connect() as connection:
-            if after is not None:
-                place = connection.scalar(select(jobs.c.seq).where(jobs.c.id == after))
-                if place is None:
-                    message = "invalid request: after is not the id of a job"
-                    raise RequestError(400, message, param="after", code="invalid_value")
-                query = query.where(jobs.c.seq < place if newest_first else jobs.c.seq > place)
-            order = jobs.c.seq.desc() if newest_first else jobs.c.seq
-            rows = connection.execute(query.order_by(order).offset(offset).limit(limit + 1)).all()
-        return [job_of(row) for row in rows[:limit]], len(rows) > limit
+        """Some jobs, and whether there are more; see `serving.pages`."""
+        seen = [jobs.c.deleted.is_(False), *where]
+        rows, more = page(self.database, jobs, seen, limit=limit, after=after, newest_first=newest_first, offset=offset)
+        return [job_of(row) for row in rows], more
 
     def count(self, *where: ColumnElement[bool]) -> int:
         """How many jobs there are."""
@@ -209,17 +114,10 @@ class Jobs:
     def events(
         self, job_id: str, *where: ColumnElement[bool], limit: int, after: str | None = None, offset: int = 0
     ) -> tuple[Sequence[JobEvent], bool]:
-        """A page of a job's events, the newest first, and whether there are more; as `Files.list`."""
-        query = select(events).where(events.c.job_id == job_id, *where)
-        with self.database.connect() as connection:
-            if after is not None:
-                place = connection.scalar(select(events.c.seq).where(events.c.id == after, events.c.job_id == job_id))
-                if place is None:
-                    message = "invalid request: after is not the id of an event of this job"
-                    raise RequestError(400, message, param="after", code="invalid_value")
-                query = query.where(events.c.seq < place)
-            rows = connection.execute(query.order_by(events.c.seq.desc()).offset(offset).limit(limit + 1)).all()
-        return [_event_of(row) for row in rows[:limit]], len(rows) > limit
+        """Some of a job's events, the newest first, and whether there are more; see `serving.pages`."""
+        own = events.c.job_id == job_id
+        rows, more = page(self.database, events, [own, *where], limit=limit, after=after, offset=offset, among=[own])
+        return [event_of(row) for row in rows], more
 
     def change(self, job_id: str, **values: Any) -> Job:
         """Change what its owner may change: `name`, `request`, and `settings` of a job that has not begun.
@@ -231,7 +129,7 @@ class Jobs:
         if "settings" in values:
             here += [jobs.c.status.in_(("validating_files", "queued", "paused")), jobs.c.started_at.is_(None)]
         with self.database.begin() as connection:
-            changed = connection.execute(update(jobs).where(*here).values(**values, updated_at=_utc())).rowcount
+            changed = connection.execute(update(jobs).where(*here).values(**values, updated_at=utc_now())).rowcount
         job = self.get(job_id)
         if not changed:
             raise RequestError(400, "settings cannot be changed once a job has begun; create another")
@@ -243,7 +141,7 @@ class Jobs:
         Raises:
             RequestError: 404, or 400 if it has come to its end already.
         """
-        self._move(job_id, ACTIVE, "The job was cancelled", {"status": "cancelled", "finished_at": _utc()})
+        self._move(job_id, ACTIVE, "The job was cancelled", {"status": "cancelled", "finished_at": utc_now()})
         return self.get(job_id)
 
     def pause(self, job_id: str) -> Job:
@@ -262,7 +160,7 @@ class Jobs:
     def remove(self, job_id: str) -> None:
         """Forget a job, and end it if need be. Its model is the registry's to remove."""
         with self.database.begin() as connection:
-            connection.execute(update(jobs).where(jobs.c.id == job_id).values(deleted=True, updated_at=_utc()))
+            connection.execute(update(jobs).where(jobs.c.id == job_id).values(deleted=True, updated_at=utc_now()))
 
     def sweep(self) -> None:
         """Remove the folders of jobs that have come to nothing and are in nobody's hands."""
@@ -275,7 +173,7 @@ class Jobs:
     def _move(self, job_id: str, allowed: Sequence[JobStatus], message: str, values: dict[str, Any]) -> None:
         here = (jobs.c.id == job_id, jobs.c.deleted.is_(False), jobs.c.status.in_(allowed))
         with self.database.begin() as connection:
-            if connection.execute(update(jobs).where(*here).values(**values, updated_at=_utc())).rowcount:
+            if connection.execute(update(jobs).where(*here).values(**values, updated_at=utc_now())).rowcount:
                 tell(connection, job_id, message, status=values["status"])
                 return
         job = self.get(job_id)
@@ -318,39 +216,5 @@ def tell(
     at: datetime | None = None,
 ) -> None:
     """Add an event to a job, within a transaction."""
-    row = {"id": str(uuid.uuid4()), "job_id": job_id, "created_at": at or _utc(), "status": status}
+    row = {"id": str(uuid.uuid4()), "job_id": job_id, "created_at": at or utc_now(), "status": status}
     connection.execute(insert(events).values(row | {"level": level, "message": message, "data": data}))
-
-
-def job_of(row: Any) -> Job:
-    """A row of the table as a job."""
-    return Job(
-        id=row.id,
-        status=row.status,
-        task=row.task,
-        name=row.name,
-        model_name=row.model_name,
-        base=row.base,
-        request=row.request,
-        settings=row.settings,
-        train_file=row.train_file,
-        valid_file=row.valid_file,
-        created_at=_aware(row.created_at),
-        updated_at=_aware(row.updated_at),
-        started_at=row.started_at and _aware(row.started_at),
-        finished_at=row.finished_at and _aware(row.finished_at),
-        error=row.error,
-        result=row.result,
-    )
-
-
-def _event_of(row: Any) -> JobEvent:
-    return JobEvent(row.id, _aware(row.created_at), row.level, row.message, row.status, row.data)
-
-
-def _aware(moment: datetime) -> datetime:
-    return moment.replace(tzinfo=UTC)
-
-
-def _utc() -> datetime:
-    return datetime.now(UTC).replace(tzinfo=None)

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from serving.files import Files, Upload
-from serving.jobs import Job, JobFolder
-from serving.models import Origin, Registry
+from serving.job_records import Job, JobFolder
 from serving.names import epoch_id
+from serving.registry import Origin, Registry
 from training.config import TrainConfig, load_config
 from training.errors import ModelError
 from training.manifest import Manifest, read_manifest

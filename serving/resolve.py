@@ -8,8 +8,8 @@ from fastapi import Request
 from serving.errors import RequestError
 from serving.files import Files
 from serving.jobs import Jobs
-from serving.models import Model
 from serving.names import BASE_NAMES, RERANK_NAMES, bare_id
+from serving.registry import Model
 from serving.settings import Settings
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from serving import metrics
 from serving.errors import RequestError
 from serving.fewshot import Example, FewShot
 from serving.loaded import LoadedModels
-from serving.models import Model, Registry
+from serving.registry import Model, Registry
 from serving.settings import Settings
 from training.engine import Batcher, BatchStats, Encoded, Engine, Limits, QueueFullError, Ranking, Truncate
 from training.engine.engine import choose_device

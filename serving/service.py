@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving import log
 from serving.app import create_app, is_ready
-from serving.models import open_registry
+from serving.registry import open_registry
 from training.errors import EncoreError
 
 BENTOML_PATHS = frozenset(("/livez", "/readyz", "/healthz", "/metrics", "/schema.json", "/docs.json"))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from serving.jobs import JobFolder
+from serving.job_records import JobFolder
 from serving.settings import PREFIX
 
 Ending = Literal["finished", "stopped", "refused", "crashed", "killed"]

@@ -3,7 +3,6 @@
 import logging
 import threading
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,12 +10,14 @@ from sqlalchemy import Row, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from serving.database import jobs as table
+from serving.database import utc_now
 from serving.disk import FULL
 from serving.files import Files
-from serving.jobs import Job, JobFolder, Jobs, job_of, tell
+from serving.job_records import Job, JobFolder, job_of
+from serving.jobs import Jobs, tell
 from serving.leases import Queue
-from serving.models import Registry
 from serving.publish import publish, tidy, withdraw
+from serving.registry import Registry
 from serving.settings import Settings
 from serving.trainer import Outcome, Trainer, wait_until_free
 from training.atomic import write_atomically
@@ -151,8 +152,8 @@ class TrainingLane:
                 job.id,
                 row.attempt,
                 status="succeeded",
-                finished_at=_utc(),
-                updated_at=_utc(),
+                finished_at=utc_now(),
+                updated_at=utc_now(),
                 result=result,
             )
             if done:
@@ -169,14 +170,14 @@ class TrainingLane:
     def _begin(self, row: Row[Any], job: Job) -> None:
         with self._jobs.database.begin() as connection:
             if job.started_at is None and self._queue.write(
-                connection, job.id, row.attempt, started_at=_utc(), updated_at=_utc()
+                connection, job.id, row.attempt, started_at=utc_now(), updated_at=utc_now()
             ):
                 tell(connection, job.id, "Fine-tuning job started", status="running")
 
     def _fail(self, row: Row[Any], message: str) -> None:
         sentence = f"{message[:1].upper()}{message[1:]}"
         error = {"code": "training_failed", "message": sentence, "param": None}
-        values = {"status": "failed", "finished_at": _utc(), "updated_at": _utc(), "error": error}
+        values = {"status": "failed", "finished_at": utc_now(), "updated_at": utc_now(), "error": error}
         with self._jobs.database.begin() as connection:
             if self._queue.settle(connection, row.id, row.attempt, **values):
                 tell(connection, row.id, sentence, status="failed", level="error")
@@ -191,7 +192,7 @@ class TrainingLane:
         if not new:
             return
         latest = max(place, *(_place(event) for event, _ in new))
-        values = {"offset": new[-1][1], "step": latest, "updated_at": _utc()}
+        values = {"offset": new[-1][1], "step": latest, "updated_at": utc_now()}
         with self._jobs.database.begin() as connection:
             if not self._queue.write(connection, row.id, row.attempt, **values):
                 return
@@ -228,7 +229,3 @@ def _write_config(job: Job, folder: JobFolder) -> None:
     files = {"train_file": str(train), "eval_file": str(valid) if valid.exists() else None}
     config = validate_config({**job.settings, **files, "task": job.task, "output_dir": str(folder.run)})
     write_atomically(folder.config, config.to_yaml())
-
-
-def _utc() -> datetime:
-    return datetime.now(UTC).replace(tzinfo=None)

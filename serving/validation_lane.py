@@ -1,7 +1,6 @@
 """Uploaded data taken from two queues and judged: datasets as such, the files of jobs. Never waits for a training."""
 
 import logging
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,11 @@ from sqlalchemy import Row
 
 from serving.database import files as file_table
 from serving.database import jobs as job_table
+from serving.database import utc_now
 from serving.disk import FULL
 from serving.files import DATASET_KINDS, File, Files, counted, file_of
-from serving.jobs import Jobs, job_of, tell
+from serving.job_records import job_of
+from serving.jobs import Jobs, tell
 from serving.leases import Queue
 from serving.names import short
 from serving.settings import Settings
@@ -46,7 +47,7 @@ class ValidationLane:
         job, folder = job_of(row), self._jobs.folder(row.id)
         train, valid = folder.inputs
         verdict = _judged(train, valid if valid.exists() else None, job_rules(self._encoder), folder.rows)
-        moment = _utc()
+        moment = utc_now()
         values: dict[str, Any] = {"status": "queued", "validated": True, "updated_at": moment}
         if verdict.error:
             values = {"status": "failed", "error": verdict.error, "finished_at": moment, "updated_at": moment}
@@ -83,7 +84,7 @@ def _dataset_values(file: File, verdict: Verdict) -> dict[str, Any]:
     values: dict[str, Any] = {"status": "failed" if verdict.error else "validated", "report": report}
     if len(metrics) == len(file.parts):
         values["parts"] = counted(file.parts, [part["rows"] for part in metrics])
-    return values | {"updated_at": _utc()}
+    return values | {"updated_at": utc_now()}
 
 
 def _judged(train: Path, valid: Path | None, rules: Rules, targets: tuple[Path, Path]) -> Verdict:
@@ -94,7 +95,3 @@ def _judged(train: Path, valid: Path | None, rules: Rules, targets: tuple[Path, 
         return Verdict(
             {"code": "training_failed", "message": f"Validation ended: {reason}", "param": None}, (), None, None
         )
-
-
-def _utc() -> datetime:
-    return datetime.now(UTC).replace(tzinfo=None)

@@ -30,7 +30,7 @@ from serving import log
 from serving.database import open_database
 from serving.files import Files
 from serving.jobs import Jobs
-from serving.models import Registry
+from serving.registry import Registry
 from serving.settings import Settings, load_settings
 from serving.training_lane import TrainingLane
 from serving.validation_lane import ValidationLane

@@ -9,7 +9,7 @@ from serving.cohere.finetuning_orders import changes, new_job
 from serving.cohere.finetuning_wire import BODY, FinetunedModelBody, Paging, described, event, step_metrics
 from serving.cohere.wire import answer, page, parse, size_of, wrong_token
 from serving.errors import RequestError
-from serving.jobs import Job, JobEvent
+from serving.job_records import Job, JobEvent
 from serving.names import bare_id
 from serving.publish import withdraw
 from serving.resolve import files_of, jobs_of, scorer_of

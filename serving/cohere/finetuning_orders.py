@@ -16,7 +16,7 @@ from serving.cohere.finetuning_wire import (
 from serving.cohere.hyperparameters import run_settings
 from serving.errors import RequestError
 from serving.files import DATASET_KINDS, EVAL_FRACTION, File
-from serving.jobs import Job, NewJob
+from serving.job_records import Job, NewJob
 from serving.names import BASE_NAMES, RERANK_NAMES
 from serving.resolve import settings_of
 from training.config import validate_config

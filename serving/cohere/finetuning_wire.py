@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, StringConstraints, TypeAdapter
 
 from serving.cohere.hyperparameters import HyperparametersBody
 from serving.cohere.wire import OWNER, Name, timestamp
-from serving.jobs import Job, JobEvent, JobStatus
+from serving.job_records import Job, JobEvent, JobStatus
 
 ASKED = "cohere"
 """Where in `Job.request` stands what was asked for here."""

@@ -10,8 +10,8 @@ from starlette.responses import Response
 
 from serving.cohere.wire import OWNER, answer, wrong_token
 from serving.errors import RequestError
-from serving.models import Model
 from serving.names import BASE_NAMES, RERANK_NAMES
+from serving.registry import Model
 from serving.resolve import find_model, scorer_of
 
 Endpoint = Literal["chat", "embed", "classify", "summarize", "rerank", "rate", "generate"]

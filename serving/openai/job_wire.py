@@ -5,10 +5,10 @@ from datetime import datetime
 from itertools import takewhile
 from typing import Any
 
-from serving.jobs import Job, JobEvent
-from serving.models import Model
+from serving.job_records import Job, JobEvent
 from serving.openai.bases import last_part
 from serving.openai.ids import shown
+from serving.registry import Model
 from training.config import TrainConfig
 
 _HYPERPARAMETERS = {

@@ -10,14 +10,15 @@ from pydantic import TypeAdapter
 from starlette.responses import Response
 
 from serving.errors import RequestError
-from serving.jobs import Job, JobEvent, Jobs
-from serving.models import Model
+from serving.job_records import Job, JobEvent
+from serving.jobs import Jobs
 from serving.names import epoch_id
 from serving.openai.ids import last_seen, meant, never_seen
 from serving.openai.job_wire import describe_checkpoint, describe_event, describe_job
 from serving.openai.lists import Cursor, PageQuery, cursor, page
 from serving.openai.new_job import JobBody, accept
 from serving.openai.wire import PREFIX, answer, parse
+from serving.registry import Model
 from serving.resolve import jobs_of, scorer_of
 from serving.schema import Reads
 from serving.uploads import store

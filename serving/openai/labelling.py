@@ -13,10 +13,10 @@ from pydantic import Field
 
 from serving.errors import RequestError
 from serving.gate import POSTPONE
-from serving.models import Model
 from serving.names import random_word
 from serving.openai.models import find_tuned, unknown_model
 from serving.openai.wire import Body
+from serving.registry import Model
 from serving.resolve import scorer_of
 from training.manifest import Manifest
 from training.text import TextRules

@@ -7,9 +7,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from serving.errors import RequestError
-from serving.models import Model
 from serving.openai.bases import BASES, FAMILIES, installed, is_base
 from serving.openai.wire import PREFIX, answer
+from serving.registry import Model
 from serving.resolve import scorer_of, settings_of
 from training.errors import ModelError
 

@@ -9,13 +9,14 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from serving.errors import RequestError
 from serving.files import DATASET_KINDS, File, Files
-from serving.jobs import Job, Jobs, NewJob, tell
-from serving.models import Model
+from serving.job_records import Job, NewJob
+from serving.jobs import Jobs, tell
 from serving.names import random_word
 from serving.openai.bases import find_base, installed, last_part
 from serving.openai.files import TRAINING, find_file
 from serving.openai.job_wire import encoder_of
 from serving.openai.wire import Body
+from serving.registry import Model
 from serving.resolve import files_of, jobs_of, scorer_of
 
 _KEPT_EPOCHS = 3

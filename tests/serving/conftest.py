@@ -12,7 +12,7 @@ import httpx
 import openai
 import pytest
 
-from serving.models import Registry
+from serving.registry import Registry
 from serving.settings import Settings
 from tests.serving.databases import KINDS, new_database, postgresql
 from tests.serving.live import (

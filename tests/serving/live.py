@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 from serving.app import create_app
 from serving.database import open_database
-from serving.models import Registry
+from serving.registry import Registry
 from serving.settings import Settings
 from tests.tiny import make_base
 from training.checkpoint import Checkpoint, load_base, save_checkpoint

@@ -21,7 +21,7 @@ from sqlalchemy import update
 from serving.cohere.hyperparameters import run_settings
 from serving.database import jobs as job_table
 from serving.files import Upload
-from serving.jobs import NewJob
+from serving.job_records import NewJob
 from serving.validation_lane import ValidationLane
 from tests.serving.cohere_place import CLASSIFY, MISSING, PATH, RANK, RERANK, SINGLE, Place, jsonl, open_place
 from tests.serving.live import JSON, refused

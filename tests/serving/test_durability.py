@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from serving.jobs import Job
+from serving.job_records import Job
 from tests.serving.databases import new_database
 from tests.serving.live import Live, serve
 from tests.serving.workplace import Workplace, kill

@@ -11,7 +11,8 @@ import pytest
 from serving.database import open_database
 from serving.errors import RequestError
 from serving.files import File, Files, Upload
-from serving.jobs import Job, JobFolder, Jobs, NewJob
+from serving.job_records import Job, JobFolder, NewJob
+from serving.jobs import Jobs
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serving.files import Upload
-from serving.jobs import Jobs, NewJob, tell
+from serving.job_records import NewJob
+from serving.jobs import Jobs, tell
 from serving.openai.ids import meant, shown
 from serving.settings import Settings
 from tests.serving.live import JSON, Live, mistake, open_home, openai_sdk, run_app, send

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from serving.database import files, open_database
 from serving.files import Files
 from serving.jobs import Jobs
-from serving.models import Registry
+from serving.registry import Registry
 from serving.settings import Settings
 from tests.serving.databases import new_database
 from tests.serving.hostile import WORD

@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateTable
 
 from serving.database import models, open_database
-from serving.models import Registry
+from serving.registry import Registry
 from tests.serving.live import ROOT, open_home
 from training.errors import ConfigError, ModelError
 
@@ -82,9 +82,9 @@ def test_what_is_no_checkpoint(registry: Registry, tmp_path: Path) -> None:
 
 CRASHES = {
     "copying": "shutil.copytree = die",
-    "before the rename": "models.os.rename = die",
-    "after the rename": "models.Registry._publish = die",
-    "before the old one goes": "models.Registry._erase = die",
+    "before the rename": "registry.os.rename = die",
+    "after the rename": "registry.Registry._publish = die",
+    "before the old one goes": "registry.Registry._erase = die",
 }
 
 
@@ -95,12 +95,12 @@ def test_a_crash_leaves_nothing_half_done(registry: Registry, checkpoint: Path, 
     script = f"""
 import os, shutil, sys
 from pathlib import Path
-from serving import models
+from serving import registry
 from serving.database import open_database
 def die(*_, **__): os._exit(9)
-registry = models.Registry(Path({str(home)!r}), open_database("sqlite:///{home}/encore.db"))
+own = registry.Registry(Path({str(home)!r}), open_database("sqlite:///{home}/encore.db"))
 {CRASHES[when]}
-registry.add(Path({str(checkpoint)!r}), "desk", replace=True)
+own.add(Path({str(checkpoint)!r}), "desk", replace=True)
 """
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 9
     after = reopen(registry)

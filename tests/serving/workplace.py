@@ -16,8 +16,9 @@ import psutil
 
 from serving.database import open_database
 from serving.files import File, Files, Upload
-from serving.jobs import Job, Jobs, JobStatus, NewJob
-from serving.models import Registry
+from serving.job_records import Job, JobStatus, NewJob
+from serving.jobs import Jobs
+from serving.registry import Registry
 from tests.serving.live import ROOT, environment
 from tests.training.conftest import topic_rows
 
