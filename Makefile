@@ -27,7 +27,8 @@ serve: install ## start the server on 127.0.0.1:$(PORT)
 	BENTOML_DO_NOT_TRACK=True $(BIN)/bentoml serve --host 127.0.0.1 --port $(PORT) --timeout-graceful-shutdown 30
 
 test: install ## run the suite, in one process more than there are cores, as much of it waits
-	$(BIN)/python -m pytest --numprocesses $$($(BIN)/python -c "import os; print(min(8, os.cpu_count() + 1))") --dist loadscope
+	processes=$$($(BIN)/python -c "import os; print(min(8, os.cpu_count() + 1))"); \
+	$(BIN)/python -m pytest --numprocesses $$processes --dist loadscope --no-loadscope-reorder
 
 test-long: install ## the tests that take many minutes: servers killed again and again
 	$(BIN)/python -m pytest -m long

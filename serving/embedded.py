@@ -36,7 +36,9 @@ async def keep_worker(settings: Settings) -> None:
             raise
         lasted = time.monotonic() - began
         pause = min(2 * pause, _LONGEST_PAUSE) if lasted < _QUICK else 0.5
-        _logger.error("the worker has ended", extra={"fields": {"status": status, "pause": pause}})
+        # With status 0 it was told to, as when the whole server is being stopped.
+        level = logging.ERROR if status else logging.INFO
+        _logger.log(level, "the worker has ended", extra={"fields": {"status": status, "pause": pause}})
         await asyncio.sleep(pause)
 
 

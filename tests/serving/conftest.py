@@ -104,17 +104,23 @@ def client(server: Live) -> Iterator[cohere.Client]:
         yield made
 
 
-@pytest.fixture(scope="session")
-def sdk(server: Live) -> Iterator[openai.OpenAI]:
+@pytest.fixture(scope="module")
+def live(server: Live) -> Live:
+    """The server that the tests of a file talk to; a file that needs one of its own has a fixture of this name."""
+    return server
+
+
+@pytest.fixture(scope="module")
+def sdk(live: Live) -> Iterator[openai.OpenAI]:
     """OpenAI's SDK, pointed at the server."""
-    with openai_sdk(server.url) as made:
+    with openai_sdk(live.url) as made:
         yield made
 
 
-@pytest.fixture(scope="session")
-def wire(server: Live) -> Iterator[httpx.Client]:
+@pytest.fixture(scope="module")
+def wire(live: Live) -> Iterator[httpx.Client]:
     """Plain HTTP to the server."""
-    with httpx.Client(base_url=server.url, timeout=60) as connection:
+    with httpx.Client(base_url=live.url, timeout=60) as connection:
         yield connection
 
 

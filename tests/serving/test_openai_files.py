@@ -38,18 +38,6 @@ def live(place: Path) -> Iterator[Live]:
         yield found
 
 
-@pytest.fixture(scope="module")
-def sdk(live: Live) -> Iterator[openai.OpenAI]:
-    with openai_sdk(live.url) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def wire(live: Live) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=live.url, timeout=30) as made:
-        yield made
-
-
 @pytest.fixture
 def empty(sdk: openai.OpenAI) -> None:
     for file in sdk.files.list():

@@ -17,7 +17,7 @@ from openai.types.fine_tuning import FineTuningJob
 
 from serving.openai.ids import meant
 from serving.settings import Settings
-from tests.serving.live import Live, openai_sdk, run_app
+from tests.serving.live import Live, run_app
 from tests.serving.workplace import PATIENCE, Workplace
 from tests.tiny import make_base
 from tests.training.conftest import TOPICS, topic_rows
@@ -55,12 +55,6 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     settings = Settings(home=home, torch_threads=1, default_base=str(base), lease_seconds=5, train_devices="cpu")
     with run_app(settings) as found:
         yield found
-
-
-@pytest.fixture(scope="module")
-def sdk(live: Live) -> Iterator[openai.OpenAI]:
-    with openai_sdk(live.url) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

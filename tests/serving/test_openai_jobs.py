@@ -18,7 +18,7 @@ from serving.job_records import NewJob
 from serving.jobs import Jobs, tell
 from serving.openai.ids import meant, shown
 from serving.settings import Settings
-from tests.serving.live import JSON, Live, mistake, open_home, openai_sdk, run_app, send
+from tests.serving.live import JSON, Live, mistake, open_home, run_app, send
 
 OWN = "sentence-transformers/all-MiniLM-L6-v2"
 JOBS = "/openai/v1/fine_tuning/jobs"
@@ -40,18 +40,6 @@ def live(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Iterator
     open_home(home).add(checkpoint, "ft:gpt-4o:acme:old:01234567")
     with run_app(Settings(home=home, torch_threads=1, embedded_worker=False, base_models=("acme/encoder",))) as found:
         yield found
-
-
-@pytest.fixture(scope="module")
-def sdk(live: Live) -> Iterator[openai.OpenAI]:
-    with openai_sdk(live.url) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def wire(live: Live) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=live.url, timeout=30) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")
