@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pwd
 import secrets
 import shutil
 import subprocess
@@ -20,11 +21,11 @@ _PROGRAMS = [Path("/usr/local/bin"), *sorted(Path("/usr/lib/postgresql").glob("*
 def postgresql() -> Iterator[str | None]:
     """Run a PostgreSQL server of our own, reachable by a socket alone; its URL, or None where it is not installed."""
     found = shutil.which("initdb", path=os.pathsep.join([os.environ.get("PATH", ""), *map(str, _PROGRAMS)]))
-    if found is None:
+    user = "postgres" if os.geteuid() == 0 else None  # the server refuses to run as root
+    if found is None or (user and user not in {known.pw_name for known in pwd.getpwall()}):
         yield None
         return
     programs = Path(found).resolve().parent
-    user = "postgres" if os.geteuid() == 0 else None  # the server refuses to run as root
     folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # short, as a socket's path must be
     if user:
         shutil.chown(folder, user)
