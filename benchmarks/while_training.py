@@ -6,7 +6,6 @@ Starts a server of its own and asks it for a job's state, for the list of models
 first idle, then while a job fine-tunes the embedded base on the sample tickets. Training runs at a lower priority.
 """
 
-import csv
 import io
 import json
 import os
@@ -23,16 +22,10 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "scripts"))
 sys.path.insert(0, str(HERE))
 
-from demo import SAMPLE, server  # noqa: E402  # pyright: ignore[reportMissingImports, reportUnknownVariableType]
-from mixed_load import summary  # noqa: E402  # pyright: ignore[reportMissingImports, reportUnknownVariableType]
+from demo import server  # noqa: E402  # pyright: ignore[reportMissingImports, reportUnknownVariableType]
+from mixed_load import summary, tickets  # noqa: E402  # pyright: ignore[reportMissingImports, reportUnknownVariableType]
 
 REQUESTS = 150
-
-
-def tickets() -> list[dict[str, str]]:
-    """The sample rows of the project."""
-    with (SAMPLE / "train.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def start_job(client: httpx.Client, rows: list[dict[str, str]]) -> str:

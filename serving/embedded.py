@@ -2,11 +2,10 @@
 
 import asyncio
 import logging
-import os
 import sys
 import time
 
-from serving.settings import PREFIX, Settings
+from serving.settings import Settings, foreign_environment
 
 _QUICK = 10.0
 """A worker that ends before it is so old ends for a reason that will not go away."""
@@ -27,7 +26,7 @@ async def keep_worker(settings: Settings) -> None:
             "serving.worker",
             "--tethered",
             stdin=asyncio.subprocess.PIPE,
-            env=_environment(settings),
+            env=foreign_environment() | settings.environment,
         )
         try:
             status = await worker.wait()
@@ -51,8 +50,3 @@ async def _end(worker: asyncio.subprocess.Process) -> None:
     except TimeoutError:
         worker.kill()
         await worker.wait()
-
-
-def _environment(settings: Settings) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    return kept | settings.environment

@@ -36,8 +36,10 @@ def publish(job: Job, folder: JobFolder, registry: Registry, files: Files) -> di
     """
     run = RunFolder(folder.run)
     metrics = json.loads(run.metrics.read_text(encoding="utf-8"))
-    for step, path in _epochs(folder)[:-1]:
-        origin = Origin(epoch_id(job.id, step), job.id, step, _figures(path))
+    for path in run.kept_epochs()[:-1]:
+        figures = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
+        step = int(figures["step"])
+        origin = Origin(epoch_id(job.id, step), job.id, step, figures)
         registry.add(path, f"{job.public_name}:ckpt-step-{step}", origin=origin)
     registry.add(run.checkpoint, job.model_name, origin=Origin(job.id, job.id))
     steps = Upload(RESULTS_NAME, io.BytesIO(_steps(run.steps, measured=folder.rows[1].exists())))
@@ -57,7 +59,8 @@ def tidy(folder: JobFolder) -> None:
     """Leave of a published run what is looked at later: events, figures, plots."""
     for path in (*folder.inputs, *folder.rows):
         path.unlink(missing_ok=True)
-    for path in (folder.run / "checkpoint", folder.run / "epochs", folder.run / "state"):
+    run = RunFolder(folder.run)
+    for path in (run.checkpoint, run.epochs, run.state):
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -72,15 +75,6 @@ def _steps(path: Path, *, measured: bool) -> bytes:
         table.writeheader()
         table.writerows({name: row[name] for name in ("step", *_OF_TRAINING)} for row in rows)
     return buffer.getvalue().encode()
-
-
-def _epochs(folder: JobFolder) -> list[tuple[int, Path]]:
-    found = [(int(path.name.removeprefix("step-")), path) for path in (folder.run / "epochs").glob("step-*")]
-    return sorted(found)
-
-
-def _figures(checkpoint: Path) -> dict[str, float]:
-    return json.loads((checkpoint / "metrics.json").read_text(encoding="utf-8"))
 
 
 def _result(config: TrainConfig, manifest: Manifest, metrics: dict[str, Any]) -> dict[str, Any]:

@@ -100,9 +100,19 @@ class Settings(BaseSettings):
         return {PREFIX + name.upper(): value for name, value in listed.items() if value}
 
     @property
+    def bases(self) -> tuple[str, ...]:
+        """The server's own base models, its default first."""
+        return self.default_base, *self.base_models
+
+    @property
     def database(self) -> str:
         """The database's URL."""
         return self.database_url or f"sqlite:///{self.home / 'encore.db'}"
+
+
+def foreign_environment() -> dict[str, str]:
+    """The variables that are not ours, for processes that are given their settings in another way."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
 
 
 def load_settings() -> Settings:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from serving.job_records import JobFolder
-from serving.settings import PREFIX
+from serving.settings import foreign_environment
 
 Ending = Literal["finished", "stopped", "refused", "crashed", "killed"]
 
@@ -135,9 +135,8 @@ def _command(config: Path, device: str) -> list[str]:
 
 
 def _environment(device: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     devices = "" if device == "cpu" else device
-    return kept | {"ENCORE_TETHER": "1", "CUDA_VISIBLE_DEVICES": devices, "PYTHONUNBUFFERED": "1"}
+    return foreign_environment() | {"ENCORE_TETHER": "1", "CUDA_VISIBLE_DEVICES": devices, "PYTHONUNBUFFERED": "1"}
 
 
 def _give_way(session: int) -> None:

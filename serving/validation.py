@@ -168,8 +168,8 @@ def _shortage(finding: Finding, found: Review, rules: Rules) -> str:
     if finding.id == "few_queries":
         return f"has {found.train.queries} unique queries, but must have at least {rules.options.min_queries}"
     labels = list(found.train.label_counts)
-    listed = f" ({labels[0]!r})" if labels else ""
-    return f"has {len(labels)} label{'' if len(labels) == 1 else 's'}{listed}, but must have at least 2"
+    which = f" ({labels[0]!r})" if labels else ""
+    return f"has {len(labels)} label{'' if len(labels) == 1 else 's'}{which}, but must have at least 2"
 
 
 def _lines(finding: Finding) -> str:

@@ -90,8 +90,13 @@ def _dataset_values(file: File, verdict: Verdict) -> dict[str, Any]:
 def _judged(train: Path, valid: Path | None, rules: Rules, targets: tuple[Path, Path]) -> Verdict:
     try:
         return validate(train, valid, rules, targets)
-    except OSError as error:
-        reason = "the disk is full; make room and try again" if error.errno in FULL else "it cannot be read or written"
+    except Exception as error:  # left open, the same would be tried again for ever
+        _logger.error("data cannot be validated", exc_info=error)
+        reason = "it could not be carried out; the server's log has the reason"
+        if isinstance(error, OSError):
+            reason = (
+                "the disk is full; make room and try again" if error.errno in FULL else "it cannot be read or written"
+            )
         return Verdict(
             {"code": "training_failed", "message": f"Validation ended: {reason}", "param": None}, (), None, None
         )

@@ -109,9 +109,13 @@ class RunFolder:
         """Where the model of the epoch that ended with a step is kept."""
         return self.epochs / f"step-{step}"
 
+    def kept_epochs(self) -> list[Path]:
+        """The models of epochs that are kept, in order of their steps."""
+        return sorted(self.epochs.glob("step-*"), key=_step)
+
     def keep_epochs(self, count: int) -> None:
         """Remove all but the last models of epochs, and what a kill left of others."""
-        kept = sorted(self.epochs.glob("step-*"), key=_step)[-count:]
+        kept = self.kept_epochs()[-count:]
         for path in self.epochs.iterdir():
             if path not in kept:
                 remove_folder(path)

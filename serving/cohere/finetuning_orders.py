@@ -85,7 +85,7 @@ def _base(request: Request, name: str | None) -> str:
     settings = settings_of(request)
     if not name or name in _HOSTED:
         return settings.default_base
-    if name == settings.default_base or name in settings.base_models:
+    if name in settings.bases:
         return name
     names = ", ".join(("english", "multilingual", *settings.base_models))
     raise RequestError(

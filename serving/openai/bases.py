@@ -2,8 +2,6 @@
 
 import re
 
-from serving.settings import Settings
-
 BASES = {
     "babbage-002": 1692634615,
     "davinci-002": 1692634301,
@@ -22,11 +20,6 @@ BASES = {
 FAMILIES = ("gpt-3.5-turbo", "gpt-4o", "gpt-4.1")
 """Whatever begins so is the name of a hosted base model: there are sizes and dates of each."""
 _OF_A_FAMILY = re.compile(rf"(?:{'|'.join(map(re.escape, FAMILIES))})[\w.-]{{0,64}}", re.ASCII)
-
-
-def installed(settings: Settings) -> tuple[str, ...]:
-    """The server's own base models, its default first."""
-    return settings.default_base, *settings.base_models
 
 
 def find_base(name: str, own: tuple[str, ...]) -> str | None:

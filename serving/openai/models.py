@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from serving.errors import RequestError
-from serving.openai.bases import BASES, FAMILIES, installed, is_base
+from serving.openai.bases import BASES, FAMILIES, is_base
 from serving.openai.wire import PREFIX, answer
 from serving.registry import Model
 from serving.resolve import scorer_of, settings_of
@@ -20,7 +20,7 @@ router = APIRouter(prefix=PREFIX)
 async def list_models(request: Request) -> Response:
     """List the base models, then the fine-tuned ones in the order they were added."""
     models = await asyncio.to_thread(scorer_of(request).registry.list)
-    bases = dict.fromkeys((*BASES, *installed(settings_of(request))))
+    bases = dict.fromkeys((*BASES, *settings_of(request).bases))
     data = [_base(name) for name in bases] + [_tuned(request, model) for model in models]
     return answer({"object": "list", "data": data})
 
@@ -68,7 +68,7 @@ def unknown_model(name: str) -> RequestError:
 
 
 def _is_base(request: Request, name: str) -> bool:
-    return is_base(name, *installed(settings_of(request)))
+    return is_base(name, *settings_of(request).bases)
 
 
 def _base(name: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from serving.files import DATASET_KINDS, File, Files
 from serving.job_records import Job, NewJob
 from serving.jobs import Jobs, tell
 from serving.names import random_word
-from serving.openai.bases import find_base, installed, last_part
+from serving.openai.bases import find_base, last_part
 from serving.openai.files import TRAINING, find_file
 from serving.openai.job_wire import encoder_of
 from serving.openai.wire import Body
@@ -140,7 +140,7 @@ def accept(request: Request, body: JobBody) -> Job:
 
 def _base_of(request: Request, name: str) -> tuple[str, str]:
     """What to train, as the training command takes it, and the encoder behind it, as it is shown."""
-    if base := find_base(name, installed(request.app.state.settings)):
+    if base := find_base(name, request.app.state.settings.bases):
         return base, last_part(base)
     registry = scorer_of(request).registry
     if model := registry.find(name):
