@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.engine.batching import Limits
-from training.engine.encoding import Encoded, Inputs, pad
+from training.engine.encoding import Encoded
+from training.engine.tensors import Inputs, pad
 
 _POOL = 8
 """Batches sorted by length together: enough to save padding, few enough to keep the order random."""

@@ -9,7 +9,8 @@ import torch
 from tests.tiny import make_base
 from training.base import load_backbone, load_tokenizer
 from training.config import validate_config
-from training.engine.encoding import Encoder, pad
+from training.engine.encoding import Encoder
+from training.engine.tensors import pad
 from training.errors import ConfigError
 from training.model import choose_cross_layers
 from training.network import Network, PairHead

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from training.calibration import log_probabilities, probabilities
 from training.checkpoint import Checkpoint, load_checkpoint, load_embedder
 from training.engine.batching import Limits, plan
-from training.engine.encoding import Encoded, Encoder, Truncate, pad
+from training.engine.encoding import Encoded, Encoder, Truncate
+from training.engine.tensors import pad
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "float32", "bfloat16"]

@@ -1,0 +1,33 @@
+"""Encoded texts as the tensors that a network takes."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.engine.encoding import Encoded
+
+
+class Inputs(NamedTuple):
+    """What a network takes: texts or pairs side by side, padded on the right."""
+
+    ids: Tensor
+    """(items, longest), whole numbers."""
+    mask: Tensor
+    """(items, longest): 1 where there is a token."""
+    split: Tensor
+    """(items,): see `Encoded.split`."""
+
+
+def pad(items: Sequence[Encoded], token: int, device: torch.device) -> Inputs:
+    """Put encoded texts side by side on `device`, the shorter ones filled up with `token`."""
+    longest = max(map(len, items))
+    ids = np.full((len(items), longest), token, dtype=np.int64)
+    mask = np.zeros((len(items), longest), dtype=np.int64)
+    for row, item in enumerate(items):
+        ids[row, : len(item)] = item.ids
+        mask[row, : len(item)] = 1
+    split = np.array([item.split for item in items], dtype=np.int64)
+    return Inputs(*(torch.from_numpy(array).to(device, non_blocking=True) for array in (ids, mask, split)))
