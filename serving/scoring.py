@@ -1,16 +1,17 @@
 """From a model's name and texts to probabilities: where registry, loaded models and the batcher meet."""
 
 import asyncio
+import gc
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
 import numpy as np
 import psutil
-import torch
 from numpy.typing import NDArray
 
 from serving import metrics
@@ -20,7 +21,7 @@ from serving.loaded import LoadedModels
 from serving.registry import Model, Registry
 from serving.settings import Settings
 from training.engine import Batcher, BatchStats, Encoded, Engine, Limits, QueueFullError, Ranking, Truncate
-from training.engine.engine import choose_device
+from training.engine.devices import choose_device
 from training.engine.ranking import CHUNKS
 from training.errors import EncoreError
 
@@ -53,7 +54,6 @@ class Scorer:
 
     def __init__(self, settings: Settings, registry: Registry) -> None:
         """Start the device thread; models are loaded when they are first asked for."""
-        torch.set_num_threads(settings.torch_threads)
         self._settings, self.registry = settings, registry
         self._loaded = LoadedModels(settings.cache_bytes or _memory_share(settings))
         self._batcher = Batcher(_limits(settings), on_batch=_count)
@@ -200,10 +200,10 @@ class Scorer:
         return await asyncio.wrap_future(future)
 
     def _load(self, model: Model) -> Engine:
-        return Engine.load(self.registry.folder(model.id), device=self._settings.device)
+        return _frozen(partial(Engine.load, self.registry.folder(model.id)), self._settings)
 
     def _load_base(self) -> Engine:
-        return Engine.load_embedder(self._settings.default_base, device=self._settings.device)
+        return _frozen(partial(Engine.load_embedder, self._settings.default_base), self._settings)
 
     def _still_there(self, key: str) -> bool:
         return key == _BASE or self.registry.folder(key).is_dir()
@@ -214,6 +214,18 @@ async def _aside(characters: int, work: Callable[[], _Result]) -> _Result:
     return work() if characters <= _INLINE_CHARACTERS else await asyncio.to_thread(work)
 
 
+def _frozen(load: Callable[..., Engine], settings: Settings) -> Engine:
+    """Load by the settings; if that brings torch in, keep the garbage collector from walking through it."""
+    before = "torch" in sys.modules
+    engine = load(
+        device=settings.device, backend=settings.backend, precision=settings.precision, threads=settings.cpu_threads
+    )
+    if not before and "torch" in sys.modules:
+        gc.collect()
+        gc.freeze()
+    return engine
+
+
 def _limits(settings: Settings) -> Limits:
     given = {
         "max_tokens": settings.max_batch_tokens,
@@ -221,12 +233,14 @@ def _limits(settings: Settings) -> Limits:
         "max_waste": settings.max_padding_waste,
         "max_queued_tokens": settings.max_queued_tokens,
     }
-    suited = Limits.for_device(cast(Any, choose_device(settings.device).type))
+    suited = Limits.for_device(choose_device(settings.device))
     return suited.model_copy(update={name: value for name, value in given.items() if value is not None})
 
 
 def _memory_share(settings: Settings) -> int:
-    if choose_device(settings.device).type == "cuda":
+    if choose_device(settings.device) == "cuda":
+        import torch
+
         return int(torch.cuda.mem_get_info()[1] * _MEMORY_SHARE)
     limit = Path("/sys/fs/cgroup/memory.max")  # a container's own limit, which the machine's total does not show
     total = psutil.virtual_memory().total

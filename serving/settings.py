@@ -40,7 +40,11 @@ class Settings(BaseSettings):
     """Seconds without progress after which a request is given up."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where models run; `auto` takes a GPU where there is one."""
-    torch_threads: PositiveInt = Field(default_factory=_threads)
+    backend: Literal["auto", "openvino", "torch"] = "auto"
+    """What computes; `auto` takes OpenVINO on a CPU, and torch on a GPU or where OpenVINO cannot run a model."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the matrix products; `auto` takes bfloat16 where the device has it in hardware and the answers stay right."""
+    cpu_threads: PositiveInt = Field(default_factory=_threads)
     """CPU threads of one forward pass; by default one core is left to the event loop."""
     cache_bytes: ByteSize | None = Field(default=None, gt=0)
     """Memory loaded models may take together; by default a share of the machine's or the GPU's."""

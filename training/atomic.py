@@ -2,7 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -13,16 +14,25 @@ def write_atomically(path: Path, text: str) -> None:
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """Write a file of any size, line ends as given, so that readers see the old content or the new, whole."""
-    staged = path.with_name(f".{path.name}.part")
+    with staged(path) as place, place.open("w", encoding="utf-8", newline="") as file:
+        file.writelines(lines)
+
+
+@contextmanager
+def staged(path: Path, writer: str = "") -> Generator[Path, None, None]:
+    """Give a place to write a file at; written without an error, it takes `path` once its bytes are on the disk.
+
+    Several may write the same file at once if each names itself by another `writer`; the last one's stays.
+    """
+    place = path.with_name(f".{path.name}{writer and f'.{writer}'}.part")
     try:
-        with staged.open("w", encoding="utf-8", newline="") as file:
-            file.writelines(lines)
-            file.flush()
+        yield place
+        with place.open("rb") as file:
             os.fsync(file.fileno())
     except BaseException:
-        staged.unlink(missing_ok=True)
+        place.unlink(missing_ok=True)
         raise
-    staged.rename(path)
+    place.rename(path)
 
 
 def replace_folder(target: Path, write: Callable[[Path], None]) -> None:

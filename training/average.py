@@ -18,7 +18,7 @@ class WeightAverage:
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         """Begin at the weights as they are; `decay` 0 makes the average the weights themselves."""
-        self._weights = [p for p in module.parameters() if p.requires_grad]
+        self._weights: list[Tensor] = [p for p in module.parameters() if p.requires_grad]
         self._average = [p.detach().clone() for p in self._weights]
         self._decay, self._updates = decay, 0
 
@@ -27,8 +27,9 @@ class WeightAverage:
         """Take the weights of one more step in; the first steps count for more, so that the start is forgotten."""
         self._updates += 1
         decay = min(self._decay, self._updates / (self._updates + 9))
-        for average, weight in zip(self._average, self._weights, strict=True):
-            average.lerp_(weight, 1 - decay)
+        if self._weights:
+            # One launch on a GPU; torch's own optimisers call it so.
+            torch._foreach_lerp_(self._average, self._weights, 1 - decay)  # pyright: ignore
 
     @contextmanager
     def applied(self) -> Generator[None, None, None]:

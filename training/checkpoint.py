@@ -1,6 +1,7 @@
 """Writer and reader of a checkpoint folder; `training.manifest` says what lies in it."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,13 +28,16 @@ class Checkpoint:
     manifest: Manifest
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint, extra: dict[str, str] | None = None) -> None:
+def save_checkpoint(
+    folder: Path, checkpoint: Checkpoint, extra: dict[str, str] | None = None, keep: tuple[str, ...] = ()
+) -> None:
     """Write a checkpoint folder in one step: readers see the old one or the new one, whole.
 
     Args:
         folder: where it goes; a checkpoint already there is replaced.
         checkpoint: network, tokenizer and manifest.
         extra: further text files by name, such as the model card.
+        keep: subfolders of the checkpoint already there that belong to the new one too.
     """
 
     def write(staged: Path) -> None:
@@ -47,6 +51,9 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, extra: dict[str, str] 
         _describe(staged, manifest)
         for name, text in (extra or {}).items():
             (staged / name).write_text(text, encoding="utf-8")
+        for name in keep:
+            if (folder / name).is_dir():
+                shutil.copytree(folder / name, staged / name)
 
     replace_folder(folder, write)
 

@@ -1,8 +1,9 @@
 """The classification task: rows to examples, logits to loss, figures and calibration."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import permutations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from training.metrics import ClassificationMetrics
 from training.network import Network
 from training.probe import fit_linear
 from training.rows import ClassifyRow
+from training.store import ExampleStore, store_tokens
 
 _COLUMNS = {
     "classification/accuracy": "accuracy",
@@ -58,9 +60,9 @@ class ClassifyTask:
         """Columns of metrics.csv and the figures in them: those of OpenAI's 2021 results, which old notebooks plot."""
         return {k: v for k, v in _COLUMNS.items() if v in _WIDE or (len(self.labels) == 2 and not self.multi_label)}
 
-    def prepared(self, rows: Sequence[ClassifyRow], encoder: Encoder) -> list[Example]:
+    def prepared(self, rows: Sequence[ClassifyRow], encoder: Encoder, path: Path | None = None) -> ExampleStore:
         """Examples to learn from."""
-        examples = self.examples(rows, encoder)
+        examples = self.examples(rows, encoder, path)
         examples = self.weighted(examples) if self.weigh else examples
         return self.softened(rows, examples) if self.soften else examples
 
@@ -72,7 +74,7 @@ class ClassifyTask:
         """
         chosen = np.random.default_rng(self.seed).permutation(len(train))[:_PROBE_ROWS]
         head, network.head = network.head, nn.Identity()
-        network.to(engine.device).eval()
+        network.eval()
         pooled = engine.score([item for i in chosen for item in train[i].items])
         targets = np.concatenate([train[i].target for i in chosen])
         found = fit_linear(pooled, targets, multi_label=self.multi_label, strength=_PROBE_STRENGTH)
@@ -81,32 +83,41 @@ class ClassifyTask:
             for parameter, value in zip(head.parameters(), (found.weight, found.bias), strict=True):
                 parameter.copy_(torch.from_numpy(value))
 
-    def examples(self, rows: Sequence[ClassifyRow], encoder: Encoder) -> list[Example]:
-        """Encode rows once, for all epochs."""
-        targets = self.targets(rows)
-        items = encoder.encode([row.text for row in rows])
-        return [Example((item,), target[None]) for item, target in zip(items, targets, strict=True)]
+    def examples(self, rows: Sequence[ClassifyRow], encoder: Encoder, path: Path | None = None) -> ExampleStore:
+        """Encode rows once, for all epochs, to the file `path`."""
+        targets, codes = self._coded(rows)
+        items = store_tokens(
+            rows, lambda row: (row.text,), lambda some: encoder.encode([row.text for row in some]), encoder, path
+        )
+        return ExampleStore(items, np.arange(len(rows) + 1), targets, codes, np.ones(len(rows)))
 
-    def drawn(self, examples: Sequence[Example], epoch: int) -> Sequence[Example]:
+    def drawn(self, examples: ExampleStore, epoch: int) -> ExampleStore:
         """All of them, in every epoch."""
         return examples
 
     def targets(self, rows: Sequence[ClassifyRow]) -> NDArray[np.float32]:
         """Rows as (n, labels): 1 where a row has the label."""
+        targets, codes = self._coded(rows)
+        return targets[codes]
+
+    def _coded(self, rows: Sequence[ClassifyRow]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        """The distinct targets (distinct, labels), and which of them is each row's (n,)."""
         position = {label: k for k, label in enumerate(self.labels)}
-        targets = np.zeros((len(rows), len(self.labels)), np.float32)
-        for number, row in enumerate(rows):
-            for label in row.labels:
-                targets[number, position[label]] = 1
-        return targets
+        known: dict[tuple[str, ...], int] = {}
+        codes = np.fromiter((known.setdefault(row.labels, len(known)) for row in rows), np.int32, len(rows))
+        targets = np.zeros((len(known), len(self.labels)), np.float32)
+        for names, code in known.items():
+            targets[code, [position[name] for name in names]] = 1
+        return targets, codes
 
-    def weighted(self, examples: list[Example]) -> list[Example]:
+    def weighted(self, examples: ExampleStore) -> ExampleStore:
         """Give each example the inverse frequency of its label, one on average over the file."""
-        counts = Counter(int(example.target.argmax()) for example in examples)
-        share = len(examples) / len(counts)
-        return [replace(e, weight=share / counts[int(e.target.argmax())]) for e in examples]
+        labels = examples.targets.argmax(axis=1)[examples.codes]
+        counts = np.bincount(labels)
+        share = len(examples) / np.count_nonzero(counts)
+        return replace(examples, weights=share / counts[labels])
 
-    def softened(self, rows: Sequence[ClassifyRow], examples: list[Example]) -> list[Example]:
+    def softened(self, rows: Sequence[ClassifyRow], examples: ExampleStore) -> ExampleStore:
         """Soften each row's target by the file's own disagreement about its label.
 
         Where the same text occurs under labels A and B, both are as good an answer. How often that happens to
@@ -116,21 +127,21 @@ class ClassifyTask:
         seen a text under A is certain of A (label smoothing by a confusion matrix; cf. Patrini et al. 2017,
         arXiv:1609.03683). A file without contradictions is left as it is.
         """
-        by_text: dict[str, set[int]] = {}
-        for row, example in zip(rows, examples, strict=True):
-            by_text.setdefault(row.text, set()).add(int(example.target.argmax()))
-        width = len(self.labels)
-        others, texts = np.zeros((width, width), np.float32), np.zeros(width, np.float32)
-        for labels in by_text.values():
-            for label in labels:
-                texts[label] += 1
-                for other in labels - {label}:
-                    others[label, other] += 1 / (len(labels) - 1)
+        labels, width = examples.targets.argmax(axis=1), len(self.labels)
+        known: dict[str, int] = {}
+        numbers = np.fromiter((known.setdefault(row.text, len(known)) for row in rows), np.int64, len(rows))
+        number, label = np.divmod(np.unique(numbers * width + labels[examples.codes]), width)  # each pair once
+        texts = np.bincount(label, minlength=width).astype(np.float32)
+        several = np.bincount(number)[number] > 1
+        others = np.zeros((width, width), np.float32)
+        for found in np.split(label[several], np.flatnonzero(np.diff(number[several])) + 1):
+            for one, other in permutations(found.tolist(), 2):
+                others[one, other] += 1 / (len(found) - 1)
         rates = others.sum(axis=1) / np.maximum(texts, 1)
         given = np.where(rates >= _INTERCHANGEABLE, 1, rates) / 2
         shared = others * (given / np.maximum(others.sum(axis=1), 1))[:, None]
         targets = shared + np.diag(1 - given)
-        return [replace(example, target=targets[[example.target.argmax()]]) for example in examples]
+        return replace(examples, targets=targets[labels])
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Loss of each text (n,): cross-entropy, or binary cross-entropy averaged over labels."""

@@ -116,7 +116,9 @@ class TrainConfig(BaseModel):
     batch_size: Auto | int = "auto"
     """Rows per optimiser step, over all processes together."""
     max_batch_tokens: Auto | int = "auto"
-    """Padded tokens in memory at once, per process; a larger batch is accumulated in several passes."""
+    """Tokens in memory at once, padded ones too, per process; a larger batch is accumulated in several passes."""
+    unpadded: Auto | bool = "auto"
+    """Batches without padding; auto: where the base gives the same without it, which is tried out before training."""
     learning_rate: Auto | float = "auto"
     """Peak rate of the backbone or adapter."""
     learning_rate_multiplier: float = Field(default=1.0, gt=0)

@@ -9,7 +9,7 @@ from training.atomic import write_atomically
 from training.base import is_embedder, resolve_base
 from training.checkpoint import Checkpoint, save_checkpoint
 from training.config import TrainConfig
-from training.engine import Engine
+from training.engine import EXPORT_FOLDER, Engine, bring_export
 from training.evaluate import measure
 from training.events import append_event
 from training.plots import draw_confusion, draw_curves, draw_first_ranks
@@ -27,6 +27,7 @@ _COSINE = "cosine of the base"
 def finish(
     config: TrainConfig,
     data: Data,
+    rows: int,
     checkpoint: Checkpoint,
     folder: RunFolder,
     progress: Progress,
@@ -37,7 +38,8 @@ def finish(
 
     Args:
         config: the settings, resolved.
-        data: the rows of the run.
+        data: the rows of the run to measure on.
+        rows: how many there were to learn from.
         checkpoint: the best epoch's weights, calibrated.
         folder: of the run.
         progress: where the loop stopped.
@@ -46,11 +48,12 @@ def finish(
     """
     settings = {"train_config.yaml": config.to_yaml()}
     save_checkpoint(folder.checkpoint, checkpoint, settings)
+    bring_export(folder.checkpoint)
     engine = Engine.load(folder.checkpoint)
-    metrics: dict[str, Any] = {"train": _effort(len(data.train), progress, began), "history": progress.history}
-    for name, rows in (("eval", data.eval), ("test", data.test)):
-        if rows:
-            metrics[name] = measure(engine, rows)
+    metrics: dict[str, Any] = {"train": _effort(rows, progress, began), "history": progress.history}
+    for name, part in (("eval", data.eval), ("test", data.test)):
+        if part:
+            metrics[name] = measure(engine, part)
     if checkpoint.manifest.task == "rerank" and is_embedder(resolve_base(config.base_model)):
         # A reranker that is worse than its own base is no product, and its trainer must hear of it.
         metrics[_COSINE] = measure(Engine.load_embedder(config.base_model), data.test or data.eval)
@@ -60,9 +63,10 @@ def finish(
     text = json.dumps(metrics, indent=2, ensure_ascii=False) + "\n"
     card = model_card(final, metrics, config.to_yaml(), fingerprints(config)["files"])
     extra = settings | {"metrics.json": text, "README.md": card}
-    save_checkpoint(folder.checkpoint, Checkpoint(checkpoint.network, checkpoint.tokenizer, final), extra)
+    finished = Checkpoint(checkpoint.network, checkpoint.tokenizer, final)
+    save_checkpoint(folder.checkpoint, finished, extra, keep=(EXPORT_FOLDER,))
     # What is measured again counts; a ranking's loss is known from its epoch alone.
-    reporter.describe(progress.step, progress.history[progress.best_epoch] | metrics["eval"])
+    reporter.describe(progress.history[progress.best_epoch] | metrics["eval"])
     _draw(data, metrics, folder)
     append_event(folder.events, "The run has successfully completed", data={"step": progress.step} | metrics["train"])
     write_atomically(folder.metrics, text)

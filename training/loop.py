@@ -20,6 +20,7 @@ from training.batches import Example, collate, epoch_batches, shares
 from training.calibration import Floats
 from training.checkpoint import Checkpoint
 from training.config import TrainConfig
+from training.dropout import hasten_dropout
 from training.engine import Engine, Limits
 from training.epochs import keep_epoch
 from training.model import decay_groups
@@ -27,6 +28,7 @@ from training.network import Network
 from training.progress import Reporter
 from training.run_folder import RunFolder
 from training.standing import Progress
+from training.store import ExampleStore
 from training.task import Task
 from training.tether import Stopped, Tether
 
@@ -42,29 +44,30 @@ class Loop:
         accelerator: Accelerator,
         task: Task,
         engine: Engine,
-        network: Network,
+        checkpoint: Checkpoint,
         tether: Tether,
     ) -> None:
         """Prepare network and optimiser for the devices; every `auto` of the config must be resolved."""
         self.config, self.accelerator, self.task, self.engine = config, accelerator, task, engine
-        self.tether = tether
+        self.tether, self.tokenizer = tether, checkpoint.tokenizer
         groups = decay_groups(
-            network,
+            checkpoint.network,
             config.weight_decay,
             cast(float, config.learning_rate) * config.learning_rate_multiplier,
             cast(float, config.head_learning_rate) * config.learning_rate_multiplier,
         )
+        hasten_dropout(checkpoint.network)
         optimizer = torch.optim.AdamW(groups, fused=accelerator.device.type in ("cpu", "cuda"))
-        self.model, self.optimizer = accelerator.prepare(network, optimizer)
+        self.model, self.optimizer = accelerator.prepare(checkpoint.network, optimizer)
         on_cpu = accelerator.device.type == "cpu"
         self._limits = Limits(
             max_tokens=cast(int, config.max_batch_tokens), max_waste=1.25 if on_cpu else 1e9, max_items=1_000_000
         )
-        self._pad = int(engine.tokenizer.pad_token_id)
+        self._pad = None if checkpoint.network.unpadded else engine.encoder.pad_token
         self.progress, self.average = Progress(), WeightAverage(self._network(), config.average_decay)
         accelerator.register_for_checkpointing(self.progress, self.average)
 
-    def run(self, train: Sequence[Example], held: Sequence[Example], folder: RunFolder, reporter: Reporter) -> None:
+    def run(self, train: ExampleStore, held: ExampleStore, folder: RunFolder, reporter: Reporter) -> None:
         """Train until the epochs or the patience end, then put the best epoch's weights back.
 
         Raises:
@@ -89,15 +92,14 @@ class Loop:
                 self._finish_epoch(held, folder, reporter)
         self._load_best(folder)
 
-    def _train_epoch(self, epoch: int, train: Sequence[Example], folder: RunFolder, reporter: Reporter) -> None:
-        lengths = [example.longest for example in train]
-        batches = epoch_batches(lengths, cast(int, self.config.batch_size), self.config.seed, epoch)
+    def _train_epoch(self, epoch: int, train: ExampleStore, folder: RunFolder, reporter: Reporter) -> None:
+        batches = epoch_batches(train.lengths, cast(int, self.config.batch_size), self.config.seed, epoch)
         done = self.progress.step - epoch * len(batches)
         saved = time.monotonic()
         self.model.train()
         for batch in batches[done:]:
-            examples = [train[i] for i in batch]
-            reporter.step(self.progress.step + 1, self._step(examples), self.accelerator)
+            examples = [train[i] for i in batch.tolist()]
+            reporter.step(self.progress.step + 1, self.step(examples), self.accelerator)
             self.progress.step += 1
             self.progress.tokens += sum(example.tokens for example in examples)
             stop, due = self._agree(self.tether.pulled, time.monotonic() - saved > self.config.save_seconds)
@@ -107,7 +109,7 @@ class Loop:
             if stop:
                 raise Stopped
 
-    def _step(self, examples: Sequence[Example]) -> Tensor:
+    def step(self, examples: Sequence[Example]) -> Tensor:
         """One optimiser step.
 
         The gradient is that of the weighted mean over all the examples, however they are divided.
@@ -116,7 +118,8 @@ class Loop:
             This process's part of (loss, hits, rows), the loss already divided by the whole weight.
         """
         world = self.accelerator.num_processes
-        passes = shares(examples, self._limits, world)[self.accelerator.process_index]
+        planned = shares(examples, self._limits, world, unpadded=self._pad is None)
+        passes = planned[self.accelerator.process_index]
         whole = sum(example.weight for example in examples)
         seen = torch.zeros(3, device=self.accelerator.device)
         for number, part in enumerate(passes):
@@ -130,7 +133,8 @@ class Loop:
                 self.accelerator.backward(loss * world)  # DDP averages over processes
             if part:
                 hits = self.task.hits(logits.detach(), batch).sum()
-                seen += torch.stack([loss.detach(), hits, hits.new_tensor(float(len(part)))])
+                seen[:2] += torch.stack([loss.detach(), hits])
+                seen[2] += len(part)  # a number, which a GPU is not waited for to take
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
         self.optimizer.step()
         self.scheduler.step()
@@ -138,7 +142,7 @@ class Loop:
         self.average.update()
         return seen
 
-    def _finish_epoch(self, held: Sequence[Example], folder: RunFolder, reporter: Reporter) -> None:
+    def _finish_epoch(self, held: ExampleStore, folder: RunFolder, reporter: Reporter) -> None:
         """Measure the averaged weights, and keep them if none were better so far."""
         reporter.flush(self.accelerator)
         progress = self.progress
@@ -150,29 +154,28 @@ class Loop:
             reporter.evaluated(progress.step, progress.epoch, figures)
             if self.config.keep_epochs and self.accelerator.is_main_process:
                 manifest = self.task.calibrated(self.engine.manifest, outputs, held)
-                model = Checkpoint(self._network(), self.engine.tokenizer, manifest)
-                keep_epoch(folder, model, self.config, reporter.line(progress.step) | {"epoch": progress.epoch})
+                model = Checkpoint(self._network(), self.tokenizer, manifest)
+                keep_epoch(folder, model, self.config, reporter.line() | {"epoch": progress.epoch})
                 reporter.kept(progress.step)
         if progress.done and progress.epoch < cast(int, self.config.epochs):
             log.info("no better %s for %d epochs: stopping early", self.config.metric, progress.waited)
         self._save(folder, reporter)
 
-    def score(self, examples: Sequence[Example]) -> list[Floats]:
+    def score(self, examples: ExampleStore) -> list[Floats]:
         """Logits (items, width) of each example by the network as it stands, the same in every process."""
         self.model.eval()
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         if self.accelerator.distributed_type == DistributedType.FSDP:
             world, rank = 1, 0  # sharded models run in step: every process scores everything
-        items = [item for example in examples for item in example.items]
-        mine = list(range(rank, len(items), world))
-        rows = self.engine.score([items[i] for i in mine])
+        mine = np.arange(rank, len(examples.items), world)
+        rows = self.engine.score(examples.items.take(mine))
         if world > 1:
-            out: list[Any] = [None] * len(items)
-            for position, row in cast(Iterator[tuple[int, Any]], gather_object(list(zip(mine, rows, strict=True)))):
+            out: list[Any] = [None] * len(examples.items)
+            found = gather_object(list(zip(mine.tolist(), rows, strict=True)))
+            for position, row in cast(Iterator[tuple[int, Any]], found):
                 out[position] = row
             rows = np.stack(out)
-        ends = np.cumsum([len(example.items) for example in examples])
-        return np.split(rows, ends[:-1])
+        return np.split(rows, examples.starts[1:-1])
 
     def _agree(self, *mine: bool) -> Sequence[bool]:
         """Of each question, whether any process says yes, the same in all of them: clocks and signals differ."""

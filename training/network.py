@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.attention import attending
 from training.manifest import Pooling, Task
 from training.separation import Separation
+from training.unpadded import Flat, Runs, first_position
 
 _COSINE_SCALE = 20.0
 """By which a cosine becomes a logit: the inverse of the temperature that encoders are commonly trained with."""
@@ -40,24 +42,56 @@ class Network(nn.Module):
         self.pooling: Pooling = pooling
         self.dropout = nn.Dropout(dropout)
         self.cross_layers = cross_layers
+        self.unpadded = False  # whether it had better be given texts without padding
         self._separation = None if cross_layers is None else Separation(backbone, cross_layers)
 
-    def forward(self, ids: Tensor, mask: Tensor, split: Tensor) -> Tensor:
+    def forward(self, ids: Tensor | Flat, mask: Tensor | None = None, split: Tensor | None = None) -> Tensor:
         """What the head makes of each text or pair, (items, width) in float32.
 
         Args:
-            ids: (items, tokens), padded on the right.
+            ids: (items, tokens), padded on the right; or, alone, texts without padding.
             mask: (items, tokens), 1 where there is a token.
             split: (items,), where the second text of a pair begins; without meaning for single texts.
         """
+        if isinstance(ids, Flat):
+            pooled = self.pooled_unpadded(ids)
+        else:
+            assert mask is not None and split is not None
+            pooled = self.pooled(ids, mask, split)
+        with torch.autocast(pooled[0].device.type, enabled=False):
+            return self.head(*map(self.dropout, pooled))
+
+    def pooled(self, ids: Tensor, mask: Tensor, split: Tensor) -> tuple[Tensor, ...]:
+        """What the head is given, each (items, hidden) in float32: of a text one vector, of a pair two."""
         given, parts = {"attention_mask": mask}, [mask]
         if isinstance(self.head, PairHead):
             first = mask * (torch.arange(ids.shape[1], device=ids.device) < split[:, None])
             parts = [first, mask - first]
             given = self._separation.inputs(mask, split) if self._separation else given
         states = self.backbone(input_ids=ids, **given).last_hidden_state.float()
-        with torch.autocast(states.device.type, enabled=False):
-            return self.head(*(self.dropout(self._pool(states, part)) for part in parts))
+        return tuple(self._pool(states, part) for part in parts)
+
+    def pooled_unpadded(self, flat: Flat) -> tuple[Tensor, ...]:
+        """As `pooled`, of texts without padding; for families of which `may_be_unpadded` holds."""
+        paired, config, places = isinstance(self.head, PairHead), self.backbone.config, flat.places
+        if self._separation:
+            self._separation.keep(flat.together, flat.apart)
+            places = flat.parted
+        given = {"position_ids": places + first_position(config), "runs": flat.together}
+        if hasattr(config, "use_cache"):
+            given["use_cache"] = False
+        with attending(config):
+            states = self.backbone(input_ids=flat.ids, **given).last_hidden_state[0].float()
+        pooled = self._pool_runs(states, flat.apart if paired else flat.together)
+        return (pooled[::2], pooled[1::2]) if paired else (pooled,)
+
+    def _pool_runs(self, states: Tensor, runs: Runs) -> Tensor:
+        """States (row, hidden) to one vector for each run, (runs, hidden)."""
+        if self.pooling == "mean":
+            lengths = runs.ends.diff().long()
+            # `unsafe` spares the question whether the lengths add up, for which a GPU would be waited for.
+            return torch.segment_reduce(states[: runs.total], "mean", lengths=lengths, axis=0, unsafe=True)
+        return states.index_select(0, runs.ends[:-1] if self.pooling == "first" else runs.ends[1:] - 1)
 
     def _pool(self, states: Tensor, part: Tensor) -> Tensor:
         """States (items, tokens, hidden) of the tokens marked in `part` to one vector each, (items, hidden)."""
@@ -66,7 +100,7 @@ class Network(nn.Module):
             return (states * weights).sum(dim=1) / weights.sum(dim=1)
         start = part.argmax(dim=1)
         at = start if self.pooling == "first" else start + part.sum(dim=1) - 1
-        return states[torch.arange(len(states), device=states.device), at]
+        return states.gather(1, at[:, None, None].expand(-1, 1, states.shape[2]))[:, 0]
 
 
 class UnitLength(nn.Module):

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from training.calibration import Floats, probabilities
 
@@ -60,6 +58,8 @@ def fit_linear(embeddings: Floats, targets: NDArray[np.float32], *, multi_label:
     features = (embeddings - centre) / scale
     weight = np.zeros((targets.shape[1], embeddings.shape[1]))
     bias = np.zeros(targets.shape[1])
+    from sklearn.exceptions import ConvergenceWarning  # takes a second, which a server's start need not wait for
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a head close to the optimum is enough
         if multi_label:
@@ -85,6 +85,8 @@ def _fit(
     weight: NDArray[np.float64],
     bias: NDArray[np.float64],
 ) -> None:
+    from sklearn.linear_model import LogisticRegression
+
     if len(np.unique(classes)) < 2:
         return
     model = LogisticRegression(C=strength, max_iter=_ITERATIONS).fit(features, classes, sample_weight=shares)

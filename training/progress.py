@@ -1,10 +1,9 @@
 """What a run says while it goes on: metrics.csv, events, one progress bar or plain lines."""
 
 import csv
-import io
 import logging
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import tqdm
 from torch import Tensor
 
-from training.atomic import write_atomically
+from training.atomic import write_lines
 from training.errors import TrainingError
 from training.events import append_event
 from training.run_folder import RunFolder
@@ -32,7 +31,8 @@ class Reporter:
         """Report on the run in `folder`; `columns` are further ones of metrics.csv with the figures in them."""
         self.folder, self._main = folder, accelerator.is_main_process
         self.columns = columns
-        self._rows: dict[int, dict[str, Any]] = {}
+        self._lines = [_line([*_STEP_COLUMNS, *columns])]
+        self._last: dict[str, Any] = {}
         self._waiting: list[tuple[int, Tensor]] = []
         self._bar: Any = None
         self._total = 0
@@ -44,7 +44,9 @@ class Reporter:
         self._every = max(1, total // _EVENTS_PER_RUN)
         if self.folder.steps.exists():
             with self.folder.steps.open(newline="", encoding="utf-8") as file:
-                self._rows = {int(row["step"]): dict(row) for row in csv.DictReader(file) if int(row["step"]) <= step}
+                for row in csv.DictReader(file):
+                    if int(row["step"]) <= step:
+                        self._add(dict(row))
         if sys.stderr.isatty():
             self._bar = tqdm(total=total, initial=step, unit="step", desc="training")
         try:
@@ -78,9 +80,9 @@ class Reporter:
                 raise TrainingError(
                     f"the loss is {loss} at step {step}; lower learning_rate, or train without mixed precision"
                 )
-            self._rows[step] = {"step": step, "train_loss": f"{loss:.5g}", "train_accuracy": f"{hits / rows:.5g}"}
+            self._add({"step": step, "train_loss": f"{loss:.5g}", "train_accuracy": f"{hits / rows:.5g}"})
         self._waiting.clear()
-        self._say(self._rows[step])  # pyright: ignore[reportPossiblyUnboundVariable]
+        self._say(self._last)
         self._write()
 
     def _say(self, row: dict[str, Any]) -> None:
@@ -99,7 +101,7 @@ class Reporter:
 
     def evaluated(self, step: int, epoch: int, figures: dict[str, float]) -> None:
         """Note the figures of the evaluation rows after an epoch, on the line of its last step."""
-        self.describe(step, figures)
+        self.describe(figures)
         text = "  ".join(f"{k} {figures[k]:.4f}" for k in _SHOWN if k in figures)
         if self._bar is not None:
             self._bar.write(f"epoch {epoch}: {text}", file=sys.stderr)
@@ -113,19 +115,23 @@ class Reporter:
                 data={"step": step, "epoch": epoch} | valid,
             )
 
-    def line(self, step: int) -> dict[str, float]:
-        """What a step's line says of its training rows."""
-        row = self._rows[step]
-        return {"step": step, "train_loss": float(row["train_loss"]), "train_accuracy": float(row["train_accuracy"])}
+    def line(self) -> dict[str, float]:
+        """What the last step's line says of its training rows."""
+        row = self._last
+        return {
+            "step": int(row["step"]),
+            "train_loss": float(row["train_loss"]),
+            "train_accuracy": float(row["train_accuracy"]),
+        }
 
     def kept(self, step: int) -> None:
         """Note that the model of the epoch that ended with a step is kept."""
         if self._main:
             append_event(self.folder.events, f"Checkpoint created at step {step}", data={"step": step})
 
-    def describe(self, step: int, figures: dict[str, float]) -> None:
-        """Put figures of the whole evaluation file on a step's line."""
-        row = self._rows[step]
+    def describe(self, figures: dict[str, float]) -> None:
+        """Put figures of the whole evaluation file on the last step's line."""
+        row = self._last
         row["valid_loss"] = f"{figures['loss']:.6g}"
         row["valid_mean_token_accuracy"] = f"{figures['accuracy']:.6g}"
         for column, name in self.columns.items():
@@ -133,11 +139,20 @@ class Reporter:
                 row[column] = f"{figures[name]:.6g}"
         self._write()
 
+    def _add(self, row: dict[str, Any]) -> None:
+        """Begin a line; the one before it is settled, so that a long file is not spelled out again and again."""
+        if self._last:
+            self._lines.append(self._spelled(self._last))
+        self._last = row
+
+    def _spelled(self, row: dict[str, Any]) -> str:
+        return _line([row.get(name, "") for name in (*_STEP_COLUMNS, *self.columns)])
+
     def _write(self) -> None:
-        if not self._main:
-            return
-        buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, [*_STEP_COLUMNS, *self.columns], restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self._rows[step] for step in sorted(self._rows))
-        write_atomically(self.folder.steps, buffer.getvalue())
+        if self._main:
+            write_lines(self.folder.steps, [*self._lines, self._spelled(self._last)])
+
+
+def _line(cells: Sequence[Any]) -> str:
+    """One line of metrics.csv; names and numbers need no quotes."""
+    return ",".join(map(str, cells)) + "\n"

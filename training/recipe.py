@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 
 from training.config import TrainConfig
+from training.engine.devices import has_fast_bfloat16
 
 _REFERENCE_HIDDEN = 384
 _RATES = {"classify": 1e-4, "rerank": 3e-5}
@@ -64,7 +65,4 @@ def mixed_precision(config: TrainConfig) -> Literal["no", "fp16", "bf16"]:
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")  # how `accelerate launch` passes it on
     if launched in ("fp16", "bf16"):
         return launched
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
-    able = getattr(torch.cpu, "get_capabilities", dict)()  # the oldest torch allowed may not tell
-    return "bf16" if able.get("amx_bf16") or able.get("avx512_bf16") else "no"
+    return "bf16" if has_fast_bfloat16("cuda" if torch.cuda.is_available() else "cpu") else "no"

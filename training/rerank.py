@@ -1,10 +1,13 @@
 """The rerank task: queries with candidates to examples, logits to loss, figures and calibration."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -12,12 +15,13 @@ from training.batches import Batch, Example
 from training.calibration import Floats, fit_relevance
 from training.config import LossName
 from training.engine import Engine
-from training.engine.encoding import Encoder
+from training.engine.encoding import Encoded, Encoder
 from training.losses import ranking_loss
 from training.manifest import Manifest
 from training.network import Network
 from training.ranks import ranking_figures
 from training.rerank_rows import RerankRow
+from training.store import ExampleStore, store_tokens
 
 
 @dataclass(frozen=True)
@@ -33,34 +37,50 @@ class RerankTask:
         """Columns of metrics.csv and the figures in them."""
         return {f"ranking/{name}": name for name in ("ndcg@10", "mrr@10", "map", "accuracy@1")}
 
-    def prepared(self, rows: Sequence[RerankRow], encoder: Encoder) -> list[Example]:
+    def prepared(self, rows: Sequence[RerankRow], encoder: Encoder, path: Path | None = None) -> ExampleStore:
         """Examples to learn from."""
-        return self.examples(rows, encoder)
+        return self.examples(rows, encoder, path)
 
     def start_head(self, network: Network, engine: Engine, train: Sequence[Example]) -> None:
         """Nothing to do: a `PairHead` starts as the base's similarity."""
 
-    def examples(self, rows: Sequence[RerankRow], encoder: Encoder) -> list[Example]:
-        """Encode rows once, for all epochs: a query paired with the first piece of each of its candidates."""
-        found = encoder.encode_pairs([row.query for row in rows], [row.passages for row in rows])
-        return [
-            Example(tuple(pieces[0] for pieces in group), np.array(row.grades, np.float32), missed=row.missed)
-            for row, group in zip(rows, found, strict=True)
-        ]
+    def examples(self, rows: Sequence[RerankRow], encoder: Encoder, path: Path | None = None) -> ExampleStore:
+        """Encode rows once, for all epochs, to the file `path`: a query with the first piece of each candidate."""
 
-    def drawn(self, examples: Sequence[Example], epoch: int) -> list[Example]:
+        def encode(some: Sequence[RerankRow]) -> Iterator[Encoded]:
+            pairs = encoder.encode_pairs([row.query for row in some], [row.passages for row in some])
+            return (pieces[0] for group in pairs for pieces in group)
+
+        items = store_tokens(rows, lambda row: (row.query, *row.passages), encode, encoder, path)
+        starts = np.cumsum([0, *(len(row.passages) for row in rows)])
+        grades = np.fromiter(chain.from_iterable(row.grades for row in rows), np.float32, len(items))
+        missed = {number: row.missed for number, row in enumerate(rows) if row.missed}
+        codes = np.arange(len(items), dtype=np.int32)
+        return ExampleStore(items, starts, grades, codes, np.ones(len(rows)), missed)
+
+    def drawn(self, examples: ExampleStore, epoch: int) -> ExampleStore:
         """Up to `group_size` candidates of each query, drawn anew: relevant ones up to half, at least one; others."""
-        return [self._draw(example, [self.seed, epoch, number]) for number, example in enumerate(examples)]
+        sizes = np.diff(examples.starts)
+        large = np.flatnonzero(sizes > self.group_size)
+        if not len(large):
+            return examples
+        starts = np.append(0, np.minimum(sizes, self.group_size).cumsum())
+        # Where what is taken of each query begins, then the places after it: right for those that are taken whole.
+        chosen = np.arange(starts[-1]) + np.repeat(examples.starts[:-1] - starts[:-1], np.diff(starts))
+        relevant = examples.targets[examples.codes] > 0
+        for number in large.tolist():
+            begin, end = examples.starts[number : number + 2].tolist()
+            drawn = self._draw(relevant[begin:end], [self.seed, epoch, number])
+            chosen[starts[number] : starts[number + 1]] = begin + drawn
+        return replace(examples, items=examples.items.take(chosen), starts=starts, codes=examples.codes[chosen])
 
-    def _draw(self, example: Example, seed: list[int]) -> Example:
-        if len(example.items) <= self.group_size:
-            return example
-        order = np.random.default_rng(seed).permutation(len(example.items))
-        relevant = [i for i in order if example.target[i] > 0]
-        others = [i for i in order if example.target[i] <= 0]
+    def _draw(self, relevant: NDArray[np.bool_], seed: list[int]) -> NDArray[np.int64]:
+        """Positions of `group_size` candidates, in order."""
+        order = np.random.default_rng(seed).permutation(len(relevant))
+        found = relevant[order]
+        best, others = order[found], order[~found]
         kept = max(self.group_size // 2, self.group_size - len(others))
-        chosen = sorted((relevant[:kept] + others)[: self.group_size])
-        return replace(example, items=tuple(example.items[i] for i in chosen), target=example.target[chosen])
+        return np.sort(np.concatenate([best[:kept], others])[: self.group_size])
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Loss of each query (queries,) from the logits of its candidates (candidates, 1)."""

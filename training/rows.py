@@ -4,8 +4,9 @@ What a row looks like in a file is `formats`, `tables` and `records`; what becom
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import cast
 
@@ -26,6 +27,9 @@ from training.text import (
     refuse_characters,
     system_text,
 )
+
+_LabelsOf = Callable[[tuple[str, ...]], tuple[tuple[str, ...], tuple[str, ...]]]
+"""From labels as written to the labels of `ClassifyRow` and one way each is written."""
 
 __all__ = ["ClassifyFile", "ClassifyRow", "DataOptions", "Draft", "read_classify", "read_draft", "surface_forms"]
 
@@ -102,11 +106,14 @@ def read_classify(
             f"Rows skipped because the weight of their last assistant message is 0: {len(drafts) - len(used)}."
         )
     rules = rules or _learn(used, found)
-    rows: list[ClassifyRow] = []
-    for draft in used:
-        with located(path, draft.line):
-            rows.append(_row(draft, rules))
     multi = any(draft.is_list for draft in used) if multi_label is None else multi_label
+    rows, labels = list[ClassifyRow](), _labels_by(rules)
+    del drafts
+    used.reverse()
+    while used:  # each draft makes room for its row
+        draft = used.pop()
+        with located(path, draft.line):
+            rows.append(_row(draft, rules, labels))
     return ClassifyFile(path, found.name, rows, multi, rules, tuple(notes))
 
 
@@ -123,7 +130,7 @@ def _read_drafts(
     path: Path, found: FileFormat, options: DataOptions, rules: TextRules, multi_label: bool | None
 ) -> Iterator[Draft]:
     """Read and check the rows one by one, so that the first bad one is the one reported."""
-    first: Draft | None = None
+    first, labels = None, _labels_by(rules)
     for record in read_records(path, found):
         with located(path, record.line):
             draft = read_draft(record, found, options)
@@ -136,7 +143,7 @@ def _read_drafts(
                     f"label is {kinds[draft.is_list]}, but line {first.line} has {kinds[first.is_list]}; "
                     "a file holds one kind"
                 )
-            _row(draft, rules)
+            _row(draft, rules, labels)
         yield draft
 
 
@@ -201,15 +208,27 @@ def _raw_text(draft: Draft, rules: TextRules) -> str:
     return draft.source if isinstance(draft.source, str) else flatten_chat(draft.source, rules)
 
 
-def _row(draft: Draft, rules: TextRules) -> ClassifyRow:
+def _row(draft: Draft, rules: TextRules, labels: _LabelsOf) -> ClassifyRow:
     text = clean_text(_raw_text(draft, rules), rules)
     if not text.strip():
         raise DataError("text is empty; remove the row or give it a text")
-    surfaces: dict[str, str] = {}
-    for surface in draft.surfaces:
-        surfaces.setdefault(clean_label(surface, rules), surface)
-    if "" in surfaces:
-        raise DataError("label is empty; remove the row or give it a label")
-    for name, value in (("text", text), *(("label", surface) for surface in draft.surfaces)):
-        refuse_characters(name, value)
-    return ClassifyRow(text, tuple(surfaces), tuple(surfaces.values()), draft.line)
+    names, surfaces = labels(draft.surfaces)
+    refuse_characters("text", text)
+    return ClassifyRow(text, names, surfaces, draft.line)
+
+
+def _labels_by(rules: TextRules) -> _LabelsOf:
+    """What labels as written are under these rules; asked for the same ones again, it gives the same objects."""
+
+    @cache
+    def labels(written: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        surfaces: dict[str, str] = {}
+        for surface in written:
+            surfaces.setdefault(clean_label(surface, rules), surface)
+        if "" in surfaces:
+            raise DataError("label is empty; remove the row or give it a label")
+        for surface in written:
+            refuse_characters("label", surface)
+        return tuple(surfaces), tuple(surfaces.values())
+
+    return labels

@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections.abc import Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -14,7 +13,6 @@ from accelerate.utils import set_seed
 
 from training import classify_data, rerank_data
 from training.base import hash_weights, resolve_base
-from training.batches import Example
 from training.checkpoint import Checkpoint
 from training.classify import ClassifyTask
 from training.config import TrainConfig
@@ -24,10 +22,12 @@ from training.loop import Loop
 from training.manifest import Manifest
 from training.model import build_network, choose_max_length, freeze_embeddings, has_attention_dropout
 from training.network import Network
+from training.padding import choose_unpadded
 from training.progress import Reporter
 from training.recipe import mixed_precision, resolve
 from training.rerank import RerankTask
 from training.run_folder import RunFolder
+from training.store import ExampleStore
 from training.task import Data, Task
 from training.tether import Tether
 
@@ -84,20 +84,27 @@ def train(config: TrainConfig, accelerator: Accelerator, folder: RunFolder, teth
     )
     if config.freeze_embeddings:
         freeze_embeddings(network)
+    config = config.model_copy(update={"unpadded": choose_unpadded(config, network, accelerator)})
     checkpoint = Checkpoint(network, tokenizer, describe(config, data, network))
-    engine = Engine(checkpoint, accelerator.device)
-    seen, held = task.prepared(data.train, engine.encoder), task.examples(data.eval, engine.encoder)
+    exact = config.precision != "bfloat16"
+    engine = Engine.on_torch(checkpoint, accelerator.device, "float32" if exact else "bfloat16")
+    with accelerator.main_process_first():  # which writes what the others then find
+        seen = task.prepared(data.train, engine.encoder, folder.tokens("train"))
+        held = task.examples(data.eval, engine.encoder, folder.tokens("eval"))
     several = f"; {accelerator.num_processes} processes" if accelerator.num_processes > 1 else ""
     log.info(summary(config, data, network, seen) + several)
+    data.train.clear()  # their tokens are all that is needed from here on
+    network.to(accelerator.device)
     if start.fresh_head and folder.newest_state() is None:
         task.start_head(network, engine, seen)
     reporter = Reporter(folder, task.columns, accelerator=accelerator)
-    loop = Loop(config, accelerator, task, engine, network, tether)
+    loop = Loop(config, accelerator, task, engine, checkpoint, tether)
     loop.run(seen, held, folder, reporter)
     outputs = loop.score(held)
     if accelerator.is_main_process:
         chosen = task.calibrated(checkpoint.manifest, outputs, held)
-        finish(config, data, Checkpoint(network, tokenizer, chosen), folder, loop.progress, reporter, began)
+        finished = Checkpoint(network, tokenizer, chosen)
+        finish(config, data, len(seen), finished, folder, loop.progress, reporter, began)
     accelerator.wait_for_everyone()
 
 
@@ -136,13 +143,12 @@ def describe(config: TrainConfig, data: Data, network: Network) -> Manifest:
     )
 
 
-def summary(config: TrainConfig, data: Data, network: Network, train: Sequence[Example]) -> str:
+def summary(config: TrainConfig, data: Data, network: Network, train: ExampleStore) -> str:
     """One line about what is going to happen."""
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    items = sum(len(example.items) for example in train)
     return (
         f"{data.summary}; "
         f"{trained / 1e6:.1f} M of {sum(p.numel() for p in network.parameters()) / 1e6:.1f} M weights trained; "
         f"{config.epochs} epochs, batch size {config.batch_size}, learning rate {config.learning_rate:.3g}, "
-        f"{config.precision}, mean length {sum(example.tokens for example in train) / items:.0f} tokens"
+        f"{config.precision}, mean length {train.items.lengths.mean():.0f} tokens"
     )

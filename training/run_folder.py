@@ -4,6 +4,7 @@ config.yaml      the settings as given          run.json      fingerprints of th
 events.jsonl     what happened                  metrics.csv   one line per optimiser step
 state/           what resuming needs            checkpoint/   the finished model
 metrics.json     every figure                   *.png         curves and confusion matrix
+.tokens/         the rows, encoded, until the end
 epochs/          models of the last epochs, if any are to be kept
 """
 
@@ -20,7 +21,8 @@ from training.atomic import remove_folder, write_atomically
 from training.config import TrainConfig, load_config
 from training.errors import ConfigError, DataError, TrainingError
 
-_BEGINNINGS = {".lock", ".config.yaml.part", "config.yaml", ".run.json.part", "run.json"}
+_TOKENS = ".tokens"
+_BEGINNINGS = {".lock", ".config.yaml.part", "config.yaml", ".run.json.part", "run.json", _TOKENS}
 """What a run leaves that failed, or was killed, before it saved anything: no reason to refuse a mended command."""
 
 
@@ -59,6 +61,8 @@ class RunFolder:
                 write_atomically(record, json.dumps(prints, indent=2) + "\n")
             for half in self.state.glob(".*"):
                 shutil.rmtree(half)  # what a kill or a full disk left of a state
+            for half in (self.path / _TOKENS).glob(".*"):
+                half.unlink()
             yield
 
     def _check_owner(self, config: TrainConfig) -> None:
@@ -85,6 +89,10 @@ class RunFolder:
             except BlockingIOError:
                 raise TrainingError(f"{self.path} is in use by a running training; wait for it or end it") from None
             yield
+
+    def tokens(self, part: str) -> Path:
+        """Where the encoded rows of a part, such as `train`, wait for the epochs and for a resumed run."""
+        return self.path / _TOKENS / f"{part}.arrow"
 
     def newest_state(self) -> Path | None:
         """The last state that was saved whole, or None at the beginning."""
@@ -123,6 +131,7 @@ class RunFolder:
     def clean(self) -> None:
         """Remove what only resuming needs."""
         shutil.rmtree(self.state, ignore_errors=True)
+        shutil.rmtree(self.path / _TOKENS, ignore_errors=True)
 
 
 def _step(path: Path) -> tuple[int, str]:

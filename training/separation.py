@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from training.unpadded import Runs, first_position
+
 _FAMILIES = frozenset(("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra"))
 """Encoders whose layers take a ready mask (texts, 1, tokens, tokens) and whose positions can be given."""
 _FEW = 5_000
@@ -49,7 +51,7 @@ class Separation:
     def __init__(self, backbone: Any, cross_layers: int) -> None:
         """Let texts see each other in the uppermost `cross_layers` only."""
         self._config = backbone.config
-        self._masks: tuple[Tensor, Tensor] | None = None
+        self._masks: tuple[Tensor, Tensor] | tuple[Runs, Runs] | None = None
         layers = layers_of(backbone)
         for layer in layers[: len(layers) - cross_layers]:
             layer.register_forward_pre_hook(self._keep_apart, with_kwargs=True)
@@ -65,10 +67,13 @@ class Separation:
         second = place >= split[:, None]
         together = (mask > 0)[:, None, None, :].expand(-1, 1, mask.shape[1], -1)
         apart = together & (second[:, None, :, None] == second[:, None, None, :])
-        self._masks = self._as_taken(together), self._as_taken(apart)
-        counts_padding = self._config.model_type in ("roberta", "xlm-roberta", "camembert")
-        first = self._config.pad_token_id + 1 if counts_padding else 0
-        return {"attention_mask": self._masks[0], "position_ids": first + place - second * split[:, None]}
+        masks = self._masks = self._as_taken(together), self._as_taken(apart)
+        positions = first_position(self._config) + place - second * split[:, None]
+        return {"attention_mask": masks[0], "position_ids": positions}
+
+    def keep(self, together: Runs, apart: Runs) -> None:
+        """The same for texts without padding: have the lower layers take `apart` where they are given `together`."""
+        self._masks = together, apart
 
     def _as_taken(self, allowed: Tensor) -> Tensor:
         if self._config._attn_implementation != "eager":

@@ -1,6 +1,7 @@
 """What a task is to the run and its loop; `training.classify` and `training.rerank` are the two there are."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -11,14 +12,15 @@ from training.engine import Engine
 from training.engine.encoding import Encoder
 from training.manifest import Manifest
 from training.network import Network
+from training.store import ExampleStore
 
 
 class Data(Protocol):
     """The rows of a run and what was learned from reading them."""
 
     @property
-    def train(self) -> Sequence[Any]:
-        """Rows to learn from."""
+    def train(self) -> list[Any]:
+        """Rows to learn from; given up once they are encoded."""
         ...
 
     @property
@@ -63,11 +65,11 @@ class Task(Protocol):
         """Further columns of metrics.csv and the figures in them."""
         ...
 
-    def prepared(self, rows: Sequence[Any], encoder: Encoder) -> list[Example]:
-        """Examples to learn from."""
+    def prepared(self, rows: Sequence[Any], encoder: Encoder, path: Path | None = None) -> ExampleStore:
+        """Examples to learn from, their tokens in the file `path`; None keeps them in memory."""
         ...
 
-    def examples(self, rows: Sequence[Any], encoder: Encoder) -> list[Example]:
+    def examples(self, rows: Sequence[Any], encoder: Encoder, path: Path | None = None) -> ExampleStore:
         """Examples to measure on."""
         ...
 
@@ -75,7 +77,7 @@ class Task(Protocol):
         """Give a new head its first weights."""
         ...
 
-    def drawn(self, examples: Sequence[Example], epoch: int) -> Sequence[Example]:
+    def drawn(self, examples: ExampleStore, epoch: int) -> ExampleStore:
         """The examples as one epoch sees them: as they are, or a part of each, drawn anew; in the same order."""
         ...
 

@@ -216,8 +216,8 @@ def _common_suffix(texts: set[str]) -> str:
     """Return the longest ending of all texts; "" for fewer than two, where everything would be shared."""
     if len(texts) < 2:
         return ""
-    tails = [text[: -_LONGEST_ENDING - 1 : -1] for text in texts]
-    pairs = zip(min(tails), max(tails), strict=False)  # what these two share, all share
+    least, most = (pick(text[: -_LONGEST_ENDING - 1 : -1] for text in texts) for pick in (min, max))
+    pairs = zip(least, most, strict=False)  # what these two share, all share
     return "".join(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))[::-1]
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field, TypeAdapter
 from starlette.responses import Response
+from tokenizers import Tokenizer
 
 from serving.cohere.wire import answer, meta, parse
 from serving.errors import RequestError
@@ -51,17 +52,21 @@ async def detokenize(request: Annotated[Request, Reads(DetokenizeBody)]) -> Resp
     """Join a model's tokens to a text."""
     body = parse(_DETOKENIZE, await request.body())
     tokenizer = await _tokenizer(request, body.model)
-    size = len(tokenizer)
+    size = tokenizer.get_vocab_size()
     if outside := next((token for token in body.tokens if not 0 <= token < size), None):
         raise RequestError(400, f"invalid request: token {outside} is not among the model's {size} tokens")
-    return answer({"text": await asyncio.to_thread(tokenizer.decode, body.tokens), "meta": meta()})
+    return answer({"text": await asyncio.to_thread(_join, tokenizer, body.tokens), "meta": meta()})
 
 
-async def _tokenizer(request: Request, name: str | None) -> Any:
+async def _tokenizer(request: Request, name: str | None) -> Tokenizer:
     model = await find_model(request, name)
-    return (await scorer_of(request).engine(model)).tokenizer
+    return (await scorer_of(request).engine(model)).encoder.tokenizer
 
 
-def _split(tokenizer: Any, text: str) -> dict[str, list[Any]]:
-    ids: list[int] = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
-    return {"tokens": ids, "token_strings": [tokenizer.decode([token]) for token in ids]}
+def _split(tokenizer: Tokenizer, text: str) -> dict[str, list[Any]]:
+    ids = tokenizer.encode(text, add_special_tokens=False).ids
+    return {"tokens": ids, "token_strings": [_join(tokenizer, [token]) for token in ids]}
+
+
+def _join(tokenizer: Tokenizer, ids: list[int]) -> str:
+    return tokenizer.decode(ids, skip_special_tokens=False)

@@ -102,7 +102,7 @@ def open_place(folder: Path, *, embedded_worker: bool = True) -> Iterator[Place]
         home=folder / "home",
         default_base=str(make_base(folder / "base")),
         base_models=(MISSING,),
-        torch_threads=1,
+        cpu_threads=1,
         embedded_worker=embedded_worker,
     )
     with run_app(settings) as live, cohere.Client("any", base_url=live.url) as co:

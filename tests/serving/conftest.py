@@ -142,7 +142,7 @@ def lend(server: Live) -> Iterator[Callable[[Path, str], None]]:
 def start(home: Path) -> Callable[..., contextlib.AbstractContextManager[Live]]:
     """Run the application in this process: (**settings) -> a context with the running server."""
     return lambda **settings: run_app(
-        Settings(**{"home": home, "torch_threads": 1, "embedded_worker": False, **settings})
+        Settings(**{"home": home, "cpu_threads": 1, "embedded_worker": False, **settings})
     )
 
 

@@ -31,7 +31,7 @@ from serving.registry import Registry
 from serving.settings import Settings
 from tests.tiny import make_base
 from training.checkpoint import Checkpoint, load_base, save_checkpoint
-from training.engine import Encoded
+from training.engine import Encoded, bring_export
 from training.manifest import Manifest
 from training.network import Network, make_head
 
@@ -91,6 +91,7 @@ def _save(folder: Path, seed: int, **described: Any) -> Path:
             elif weights.ndim == 2:
                 weights.normal_(std=0.5)
     save_checkpoint(folder, Checkpoint(Network(backbone, "mean", head).eval(), tokenizer, manifest))
+    bring_export(folder)
     return folder
 
 

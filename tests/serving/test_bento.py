@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from tests.serving.live import BENTOML, ROOT, environment, open_home, serve
@@ -69,6 +70,21 @@ with TestClient(Service.to_asgi(Encore)) as client:
     assert done.stdout.splitlines()[-1:] == ["[200, 400, 200] True"], done.stderr
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads what a process has loaded as Linux tells it")
+def test_a_server_on_a_cpu_answers_without_torch(server: Any) -> None:
+    ask = {"model": "desk", "inputs": ["my parcel is late"]}
+    assert httpx.post(f"{server.url}/v1/classify", json=ask).status_code == 200
+    loaded = [Path(part.path).name for process in family(server) for part in process.memory_maps()]
+    assert any("openvino" in name for name in loaded)
+    assert not [name for name in loaded if "torch" in name]
+
+
+def family(server: Any) -> list[psutil.Process]:
+    """The processes of a server."""
+    first = psutil.Process(server.process.pid)
+    return [first, *first.children(recursive=True)]
+
+
 def test_metrics(server: Any) -> None:
     def figures() -> dict[str, float]:
         lines = httpx.get(f"{server.url}/metrics").text.splitlines()
@@ -102,14 +118,15 @@ def test_the_log_is_json_lines_without_texts(server: Any) -> None:
 
 def test_sigterm_finishes_what_was_accepted(bento: Any) -> None:
     """Last in this file: it ends the server."""
-    texts = [f"cash prize number {i} " * 15 for i in range(40)]
+    texts = [f"cash prize number {i} " * 60 for i in range(96)]
     examples = [{"text": f"{word} {i}", "label": word} for word in ("spam", "ham") for i in range(10)]
 
     def ask(number: int) -> httpx.Response:
         body = {"inputs": [f"{number} {text}" for text in texts], "examples": examples}
         return httpx.post(f"{bento.url}/v1/classify", json=body, timeout=60)
 
-    assert httpx.post(f"{bento.url}/v1/classify", json={"inputs": ["x"], "examples": examples}).status_code == 200
+    first = httpx.post(f"{bento.url}/v1/classify", json={"inputs": ["x"], "examples": examples}, timeout=60)
+    assert first.status_code == 200
     with ThreadPoolExecutor(3) as threads:
         answers = [threads.submit(ask, number) for number in range(3)]
         time.sleep(0.4)

@@ -34,7 +34,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def live(place: Path) -> Iterator[Live]:
     """A server that stores files and trains nothing."""
-    with run_app(Settings(home=place / "home", torch_threads=1, embedded_worker=False, max_upload=100_000)) as found:
+    with run_app(Settings(home=place / "home", cpu_threads=1, embedded_worker=False, max_upload=100_000)) as found:
         yield found
 
 

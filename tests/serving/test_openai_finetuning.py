@@ -52,7 +52,7 @@ def chats(count: int) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     home, base = tmp_path_factory.mktemp("tuning"), make_base(tmp_path_factory.mktemp("base") / "tiny")
-    settings = Settings(home=home, torch_threads=1, default_base=str(base), lease_seconds=5, train_devices="cpu")
+    settings = Settings(home=home, cpu_threads=1, default_base=str(base), lease_seconds=5, train_devices="cpu")
     with run_app(settings) as found:
         yield found
 

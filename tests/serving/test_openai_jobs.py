@@ -38,7 +38,7 @@ def live(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Iterator
     home = tmp_path_factory.mktemp("jobs")
     open_home(home).add(checkpoint, "desk")
     open_home(home).add(checkpoint, "ft:gpt-4o:acme:old:01234567")
-    with run_app(Settings(home=home, torch_threads=1, embedded_worker=False, base_models=("acme/encoder",))) as found:
+    with run_app(Settings(home=home, cpu_threads=1, embedded_worker=False, base_models=("acme/encoder",))) as found:
         yield found
 
 

@@ -22,7 +22,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_defaults() -> None:
     settings = load_settings()
     assert settings.home == Path.home() / ".encore"
-    assert settings.api_keys == () and settings.max_body == 8 * 2**20 and settings.torch_threads >= 1
+    assert settings.api_keys == () and settings.max_body == 8 * 2**20 and settings.cpu_threads >= 1
     assert settings.database == f"sqlite:///{settings.home}/encore.db"
 
 
@@ -49,7 +49,7 @@ def test_values(monkeypatch: pytest.MonkeyPatch) -> None:
         ("MAX_BODY", "big", "ENCORE_MAX_BODY=big: "),
         ("REQUEST_TIMEOUT", "-1", "ENCORE_REQUEST_TIMEOUT=-1: input should be greater than 0"),
         ("DEVICE", "tpu", "ENCORE_DEVICE=tpu: input should be 'auto', 'cpu', 'cuda' or 'mps'"),
-        ("TORCH_THREADS", "0", "ENCORE_TORCH_THREADS=0: "),
+        ("CPU_THREADS", "0", "ENCORE_CPU_THREADS=0: "),
         ("API_KEYS", " , ", "ENCORE_API_KEYS: no key in it"),
         ("APIKEYS", "one", "ENCORE_APIKEYS is not a setting; did you mean ENCORE_API_KEYS?"),
     ],

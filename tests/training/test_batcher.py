@@ -23,7 +23,8 @@ class Gated(Engine):
     """An engine that notes its batches and, once held, runs each only when told to; "late" makes it fail."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        super().__init__(checkpoint, torch.device("cpu"))
+        made = Engine.on_torch(checkpoint, torch.device("cpu"))
+        super().__init__(made.manifest, made.encoder, made.backend)
         self.batches: list[list[int]] = []
         self.entered, self.turn = threading.Semaphore(0), threading.Semaphore(0)
         self.held = False

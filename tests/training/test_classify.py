@@ -1,23 +1,29 @@
 """The classification task: targets, and what becomes of labels that contradict each other."""
 
+from collections import Counter
+from typing import Any
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models
 
-from training.batches import Example
 from training.classify import ClassifyTask
-from training.engine.encoding import Encoded
+from training.engine.encoding import Encoder
 from training.rows import ClassifyRow
+from training.text import TextRules
 
 TASK = ClassifyTask(("a", "b", "c"), multi_label=False)
+ENCODER = Encoder(Tokenizer(models.WordLevel({"?": 0}, "?")), 0, 8, TextRules())
 
 
-def row(text: str, label: str) -> ClassifyRow:
-    return ClassifyRow(text, (label,), (label,), 1)
+def row(text: str, *labels: str) -> ClassifyRow:
+    return ClassifyRow(text, labels, labels, 1)
 
 
 def softened(rows: list[ClassifyRow]) -> list[list[float]]:
-    examples = [Example((Encoded([1]),), target[None]) for target in TASK.targets(rows)]
-    return [example.target[0].tolist() for example in TASK.softened(rows, examples)]
+    return [example.target[0].tolist() for example in TASK.softened(rows, TASK.examples(rows, ENCODER))]
 
 
 def test_contradicted_labels_share_their_target() -> None:
@@ -50,5 +56,40 @@ def test_every_target_sums_to_one() -> None:
 
 def test_weights_make_labels_count_alike() -> None:
     rows = [row(str(i), "a") for i in range(6)] + [row("x", "b"), row("y", "b"), row("z", "c")]
-    weighted = TASK.weighted([Example((Encoded([1]),), target[None]) for target in TASK.targets(rows)])
+    weighted = TASK.weighted(TASK.examples(rows, ENCODER))
     assert [e.weight for e in weighted] == pytest.approx([0.5] * 6 + [1.5] * 2 + [3.0])
+
+
+def one_by_one(rows: list[ClassifyRow]) -> Any:
+    """What `softened` promises, counted text by text."""
+    by_text: dict[str, set[int]] = {}
+    for each in rows:
+        by_text.setdefault(each.text, set()).add("abc".index(each.labels[0]))
+    others, texts = np.zeros((3, 3), np.float32), np.zeros(3, np.float32)
+    for labels in by_text.values():
+        for label in labels:
+            texts[label] += 1
+            for other in labels - {label}:
+                others[label, other] += 1 / (len(labels) - 1)
+    rates = others.sum(axis=1) / np.maximum(texts, 1)
+    given = np.where(rates >= 0.5, 1, rates) / 2
+    shared = others * (given / np.maximum(others.sum(axis=1), 1))[:, None]
+    return (shared + np.diag(1 - given))[["abc".index(each.labels[0]) for each in rows]].tolist()
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.sampled_from("uvwxyz"), st.sampled_from("abc")), min_size=1, max_size=40))
+def test_contradictions_and_frequencies_are_counted_as_one_by_one(pairs: list[tuple[str, str]]) -> None:
+    rows = [row(text, label) for text, label in pairs]
+    assert softened(rows) == one_by_one(rows)
+    counts = Counter(label for _, label in pairs)
+    expected = [len(rows) / len(counts) / counts[label] for _, label in pairs]
+    assert [e.weight for e in TASK.weighted(TASK.examples(rows, ENCODER))] == expected
+
+
+def test_a_row_may_have_several_labels_or_none() -> None:
+    task = ClassifyTask(("a", "b", "c"), multi_label=True)
+    rows = [row("1", "c", "a"), row("2"), row("3", "a", "c"), row("4", "b")]
+    expected = [[1, 0, 1], [0, 0, 0], [1, 0, 1], [0, 1, 0]]
+    assert task.targets(rows).tolist() == expected
+    assert [example.target[0].tolist() for example in task.examples(rows, ENCODER)] == expected

@@ -18,11 +18,11 @@ def encoder(family: str = "bert", max_length: int = 64, rules: TextRules | None 
     tokenizer = make_tokenizer(family)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return Encoder(tokenizer, max_length, rules or TextRules())
+    return Encoder.of(tokenizer, max_length, rules or TextRules())
 
 
 def words(made: Encoder, ids: list[int]) -> list[str]:
-    return made.tokenizer.convert_ids_to_tokens(ids)
+    return [made.tokenizer.id_to_token(token) or "" for token in ids]
 
 
 def test_short_texts_are_as_the_tokenizer_has_them() -> None:
@@ -82,7 +82,7 @@ def test_no_texts_give_no_items() -> None:
 def test_an_earlier_truncation_or_padding_setting_of_the_tokenizer_is_undone() -> None:
     tokenizer = make_tokenizer("bert")
     tokenizer(TEXT, truncation=True, max_length=4, padding="max_length")
-    made = Encoder(tokenizer, 64, TextRules())
+    made = Encoder.of(tokenizer, 64, TextRules())
     assert [len(item) for item in made.encode([TEXT, "late"])] == [8, 3]
 
 
@@ -97,13 +97,13 @@ def test_threads_may_share_an_encoder() -> None:
 
 def test_a_tokenizer_that_cannot_be_used_is_refused() -> None:
     with pytest.raises(ModelError, match="slow/model has no fast tokenizer"):
-        Encoder(SimpleNamespace(name_or_path="slow/model"), 16, TextRules())
+        Encoder.of(SimpleNamespace(name_or_path="slow/model"), 16, TextRules())
     with pytest.raises(ModelError, match="max_length 2 leaves no room"):
         encoder(max_length=2)
 
 
 def tokens(made: Encoder, text: str) -> list[int]:
-    return made.tokenizer(text, add_special_tokens=False)["input_ids"]
+    return made.tokenizer.encode(text, add_special_tokens=False).ids
 
 
 def parts(made: Encoder, pair: Encoded) -> tuple[list[str], list[str]]:

@@ -87,6 +87,7 @@ def check_end(base: Path, file: Path, broken: Path, whole: Path) -> None:
     assert final.wait() == 0, (broken.parent / "broken.log").read_text()[-2000:]
     assert results(broken) == results(whole)
     assert not (broken / "state").exists()
+    assert not (broken / ".tokens").exists()
     assert sorted(path.name for path in (broken / "epochs").iterdir()) == ["step-69", "step-92"]
     questions = [row["text"] for row in topic_rows(30, seed=9)]
     theirs, ours = (Engine.load(run / "checkpoint") for run in (broken, whole))
@@ -99,6 +100,7 @@ def test_killed_runs_end_as_an_undisturbed_one(base: Path, file: Path, whole: Pa
     broken = tmp_path / "broken"
     instants = (
         lambda: (broken / "run.json").exists(),  # before anything was saved
+        lambda: (broken / ".tokens" / "eval.arrow").exists(),  # encoded, not yet trained
         lambda: saved_step(broken) >= 8,  # within an epoch
         lambda: bool(list((broken / "state").glob(".step-*"))),  # while a state is being written
         lambda: bool(list((broken / "epochs").glob(".step-*"))),  # while an epoch's model is

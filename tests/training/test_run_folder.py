@@ -247,6 +247,19 @@ def test_half_a_state_is_cleared_away_when_the_run_goes_on(tmp_path: Path) -> No
     assert [path.name for path in folder.state.iterdir()] == ["step-11"]
 
 
+def test_encoded_rows_stay_until_the_end_and_are_no_reason_to_refuse_a_mended_run(tmp_path: Path) -> None:
+    folder = claim(make_config(tmp_path, epochs=3))
+    kept, half = folder.tokens("train"), folder.tokens("train").with_name(".train.arrow.77.part")
+    kept.parent.mkdir()
+    kept.write_text("tokens")
+    half.write_text("tok")
+    claim(make_config(tmp_path, epochs=4))
+    assert kept.exists()
+    assert not half.exists()
+    folder.clean()
+    assert not kept.parent.exists()
+
+
 def test_the_last_epochs_are_kept_and_nothing_half_written(tmp_path: Path) -> None:
     folder = claim(make_config(tmp_path))
     for step in (9, 18, 27, 100):

@@ -34,7 +34,7 @@ def test_texts_kept_apart_throughout_score_their_cosine(family: str, attention: 
     folder = make_base(tmp_path / family, family)
     backbone = load_backbone(folder).eval()
     backbone.set_attn_implementation(attention)
-    encoder = Encoder(load_tokenizer(folder), 40, TextRules())
+    encoder = Encoder.of(load_tokenizer(folder), 40, TextRules())
     with torch.inference_mode():
         first, second = (states(backbone, encoder, list(side)) for side in zip(*PAIRS, strict=True))
         head = PairHead(32)

@@ -3,10 +3,12 @@
 from training.engine.batcher import Batcher, BatchStats, QueueFullError
 from training.engine.batching import Limits
 from training.engine.encoding import Encoded, TooLongError, Truncate
-from training.engine.engine import Engine
+from training.engine.engine import Engine, bring_export
+from training.engine.exports import FOLDER as EXPORT_FOLDER
 from training.engine.ranking import Ranking
 
 __all__ = [
+    "EXPORT_FOLDER",
     "BatchStats",
     "Batcher",
     "Encoded",
@@ -16,4 +18,5 @@ __all__ = [
     "Ranking",
     "TooLongError",
     "Truncate",
+    "bring_export",
 ]

@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from training.engine.backend import Floats
 from training.engine.batching import Limits, grow
 from training.engine.encoding import Encoded
-from training.engine.engine import Engine, Floats
+from training.engine.engine import Engine
 from training.errors import EncoreError
 
 

@@ -6,7 +6,6 @@ ones as slow as itself.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -28,7 +27,7 @@ class Limits(BaseModel):
     """Tokens that may wait; a submission beyond it is refused."""
 
     @classmethod
-    def for_device(cls, device: Literal["cpu", "cuda", "mps"]) -> "Limits":
+    def for_device(cls, device: str) -> "Limits":
         """Limits that keep the device busy: small on a CPU, where padding costs time, large on a GPU."""
         return cls() if device == "cpu" else cls(max_tokens=32_768, max_waste=1.5, max_items=1024, short_tokens=8192)
 

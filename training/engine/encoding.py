@@ -4,6 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
 from training.errors import EncoreError, ModelError
 from training.text import TextRules, clean_text
 
@@ -14,7 +18,8 @@ Truncate = Literal["START", "END", "NONE"]
 class Encoded:
     """Token ids of one text or of a pair of texts, special tokens included; `len()` is their number."""
 
-    ids: list[int]
+    ids: list[int] | NDArray[np.int32]
+    """A list, or a view of where they are stored."""
     split: int = 0
     """Where the second text of a pair begins; 0: it is one text."""
 
@@ -33,27 +38,36 @@ class TooLongError(EncoreError):
 class Encoder:
     """A tokenizer with the limits and text rules of one checkpoint; threads may share it."""
 
-    def __init__(self, tokenizer: Any, max_length: int, rules: TextRules) -> None:
-        """Wrap a fast tokenizer.
+    def __init__(self, tokenizer: Tokenizer, pad_token: int, max_length: int, rules: TextRules) -> None:
+        """Take a tokenizer over: its own truncation and padding are switched off.
 
         Args:
-            tokenizer: a Hugging Face tokenizer backed by the `tokenizers` library.
+            tokenizer: of the `tokenizers` library.
+            pad_token: id that fills shorter texts up.
             max_length: tokens an encoded text or pair may have, special tokens included.
             rules: applied to every text before it is split.
 
         Raises:
-            ModelError: the tokenizer has no fast backend, or needs all of `max_length` for its special tokens.
+            ModelError: the tokenizer needs all of `max_length` for its special tokens.
         """
-        self.tokenizer, self.max_length, self.rules = tokenizer, max_length, rules
+        self.tokenizer, self.pad_token, self.max_length, self.rules = tokenizer, pad_token, max_length, rules
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self._special = int(tokenizer.num_special_tokens_to_add(False))
+        if max_length <= self._special:
+            raise ModelError(f"max_length {max_length} leaves no room for text beside the special tokens; raise it")
+
+    @classmethod
+    def of(cls, tokenizer: Any, max_length: int, rules: TextRules) -> "Encoder":
+        """Wrap a Hugging Face tokenizer; arguments and errors as above.
+
+        Raises:
+            ModelError: it has no fast backend.
+        """
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
             raise ModelError(f"{tokenizer.name_or_path} has no fast tokenizer (tokenizer.json); save it with one")
-        backend.no_truncation()
-        backend.no_padding()
-        self._backend = backend
-        self._special = int(backend.num_special_tokens_to_add(False))
-        if max_length <= self._special:
-            raise ModelError(f"max_length {max_length} leaves no room for text beside the special tokens; raise it")
+        return cls(backend, int(tokenizer.pad_token_id), max_length, rules)
 
     def encode(self, texts: Sequence[str], truncate: Truncate = "END") -> list[Encoded]:
         """Turn texts into ids, cut to `max_length` tokens.
@@ -114,7 +128,9 @@ class Encoder:
     def _pieces(self, texts: Sequence[str]) -> list[Any]:
         """Texts as encodings without special tokens."""
         cleaned = [clean_text(text, self.rules) for text in texts]
-        return list(self._backend.encode_batch(cleaned, add_special_tokens=False))
+        if len(cleaned) == 1:  # a batch lets other threads run meanwhile, and waits for its turn again
+            return [self.tokenizer.encode(cleaned[0], add_special_tokens=False)]
+        return list(self.tokenizer.encode_batch(cleaned, add_special_tokens=False))
 
     def _query(self, piece: Any) -> list[int]:
         half = max(self.max_length // 2 - self._special, 1)
@@ -127,7 +143,7 @@ class Encoder:
 
     def _finish(self, piece: Any) -> list[int]:
         """Ids with special tokens; at least one, whatever the text."""
-        return self._backend.post_process(piece).ids or [self.tokenizer.pad_token_id]
+        return self.tokenizer.post_process(piece).ids or [self.pad_token]
 
 
 def _divide(piece: Any, room: int, chunks: int, cut: int | None) -> list[Any]:

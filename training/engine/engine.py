@@ -1,76 +1,127 @@
 """Texts in, numbers out: the one scoring engine of evaluation and serving."""
 
+import importlib.util
+import logging
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from training.calibration import log_probabilities, probabilities
-from training.checkpoint import Checkpoint, load_checkpoint, load_embedder
+from training.engine import exports
+from training.engine.backend import Backend, Floats
 from training.engine.batching import Limits, plan
+from training.engine.devices import BackendName, Device, Precision, choose_device, choose_precision
 from training.engine.encoding import Encoded, Encoder, Truncate
-from training.engine.tensors import pad
+from training.errors import ModelError
+from training.hub import resolve_base
+from training.manifest import Manifest, read_manifest
 
-Device = Literal["auto", "cpu", "cuda", "mps"]
-Precision = Literal["auto", "float32", "bfloat16"]
-Floats = NDArray[np.float32]
+if TYPE_CHECKING:
+    import torch
+
+    from training.checkpoint import Checkpoint
+
+log = logging.getLogger(__name__)
 
 
 class Engine:
     """A network on a device, with its tokenizer and limits. Only one thread may call `forward` or `score` at a time."""
 
-    def __init__(self, checkpoint: Checkpoint, device: torch.device, precision: torch.dtype = torch.float32) -> None:
-        """Use a checkpoint's network as it stands, on `device`; `precision` is that of the matrix products."""
-        self.manifest, self._network = checkpoint.manifest, checkpoint.network
-        self.device, self.precision = device, precision
-        self.limits = Limits.for_device(cast(Any, device.type))
-        self._pad = int(checkpoint.tokenizer.pad_token_id)
-        self.encoder = Encoder(checkpoint.tokenizer, checkpoint.manifest.max_length, checkpoint.manifest.rules)
+    def __init__(self, manifest: Manifest, encoder: Encoder, backend: Backend, device: str = "cpu") -> None:
+        """Join the parts; `device` decides how large batches are."""
+        self.manifest, self.encoder, self.backend = manifest, encoder, backend
+        self.limits = Limits.for_device(device)
 
     @classmethod
-    def load(cls, folder: Path, *, device: Device = "auto", precision: Precision = "auto") -> "Engine":
+    def on_torch(
+        cls,
+        checkpoint: "Checkpoint",
+        device: "torch.device",
+        precision: Literal["float32", "bfloat16"] = "float32",
+    ) -> "Engine":
+        """Use a checkpoint's network as it stands, on `device`; `precision` is that of the matrix products."""
+        from training.engine.torch_backend import TorchBackend
+
+        manifest = checkpoint.manifest
+        encoder = Encoder.of(checkpoint.tokenizer, manifest.max_length, manifest.rules)
+        return cls(manifest, encoder, TorchBackend(checkpoint, device, precision), device.type)
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        *,
+        device: Device = "auto",
+        precision: Precision = "auto",
+        backend: BackendName = "auto",
+        threads: int | None = None,
+    ) -> "Engine":
         """Load a checkpoint folder; `forward` then gives logits.
 
-        Raises:
-            ModelError: see `training.checkpoint.load_checkpoint`.
-        """
-        return cls._placed(load_checkpoint(folder), device, precision)
-
-    @classmethod
-    def load_embedder(cls, base_model: str, *, device: Device = "auto", precision: Precision = "auto") -> "Engine":
-        """Load a frozen base model; `forward` then gives embeddings of length one.
+        Args:
+            folder: the checkpoint.
+            device: where it runs.
+            precision: of the backbone's matrix products; `auto`: what the device is fast in.
+            backend: `auto`: OpenVINO on a CPU, torch elsewhere and for networks that OpenVINO cannot run.
+            threads: of a CPU, for one forward pass; all by default.
 
         Raises:
-            ModelError: see `training.checkpoint.load_embedder`.
+            ModelError: not a checkpoint, incomplete, an adapter whose base has changed or is gone, or a network that
+                OpenVINO cannot run where it was asked for.
         """
-        return cls._placed(load_embedder(base_model), device, precision)
+        manifest = read_manifest(folder)
+        place = choose_device(device)
+        if found := _exported(folder, "checkpoint", place, backend):
+            return _from_export(folder, found, manifest, precision, threads)
+        from training.checkpoint import load_checkpoint
+
+        return cls._on_torch(load_checkpoint(folder), place, precision, threads)
 
     @classmethod
-    def _placed(cls, checkpoint: Checkpoint, device: Device, precision: Precision) -> "Engine":
-        chosen = choose_device(device)
-        dtype = choose_precision(chosen, precision)
-        checkpoint.network.backbone.to(dtype=dtype)
-        checkpoint.network.to(device=chosen)
-        return cls(checkpoint, chosen, dtype)
+    def load_embedder(
+        cls,
+        base_model: str,
+        *,
+        device: Device = "auto",
+        precision: Precision = "auto",
+        backend: BackendName = "auto",
+        threads: int | None = None,
+    ) -> "Engine":
+        """Load a frozen base model; `forward` then gives embeddings of length one. Arguments as of `load`.
 
-    @property
-    def tokenizer(self) -> Any:
-        """The Hugging Face tokenizer."""
-        return self.encoder.tokenizer
+        Raises:
+            ModelError: the base is not found or not loadable.
+        """
+        place, folder = choose_device(device), resolve_base(base_model)
+        if found := _exported(folder, "embedder", place, backend):
+            return _from_export(folder, found, None, precision, threads)
+        from training.checkpoint import load_embedder
+
+        return cls._on_torch(load_embedder(base_model), place, precision, threads)
+
+    @classmethod
+    def _on_torch(cls, checkpoint: "Checkpoint", device: str, precision: Precision, threads: int | None) -> "Engine":
+        from training.engine.torch_backend import TorchBackend
+
+        manifest = checkpoint.manifest
+        encoder = Encoder.of(checkpoint.tokenizer, manifest.max_length, manifest.rules)
+        placed = TorchBackend.placed(checkpoint, device, choose_precision(device, precision), threads)
+        return _told(cls(manifest, encoder, placed, device))
 
     @property
     def nbytes(self) -> int:
         """Memory of the weights."""
-        return sum(p.nbytes for p in self._network.parameters())
+        return self.backend.nbytes
 
     def encode(self, texts: Sequence[str], truncate: Truncate = "END") -> list[Encoded]:
         """Turn texts into ids; any thread may call it. See `Encoder.encode`."""
         return self.encoder.encode(texts, truncate)
 
-    @torch.inference_mode()
     def forward(self, items: Sequence[Encoded]) -> Floats:
         """Run one batch.
 
@@ -80,9 +131,7 @@ class Engine:
         Returns:
             float32 of shape (items, labels): logits; for an embedder (items, hidden).
         """
-        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
-            out = self._network(*pad(items, self._pad, self.device))
-        return out.float().cpu().numpy()
+        return self.backend.forward(items)
 
     def score(self, items: Sequence[Encoded], limits: Limits | None = None) -> Floats:
         """Run any number of texts in batches of similar length; rows come back in the order of `items`."""
@@ -101,17 +150,59 @@ class Engine:
         return log_probabilities(logits, self.manifest.temperature)
 
 
-def choose_device(wanted: Device) -> torch.device:
-    """The device to use: `auto` takes a GPU where there is one."""
-    if wanted != "auto":
-        return torch.device(wanted)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+def bring_export(checkpoint: Path) -> None:
+    """Put the graphs that OpenVINO runs into a checkpoint that was just written, if this machine would use them.
+
+    Raises:
+        ModelError: the checkpoint cannot be loaded.
+    """
+    if choose_device("auto") == "cpu" and _has_openvino():
+        from training.engine.openvino_export import write
+
+        write(checkpoint, "checkpoint", None, checkpoint / exports.FOLDER)
 
 
-def choose_precision(device: torch.device, wanted: Precision) -> torch.dtype:
-    """The dtype of the backbone: `auto` is bfloat16 on a GPU that has it, float32 elsewhere."""
-    if wanted == "auto":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
-    return torch.bfloat16 if wanted == "bfloat16" else torch.float32
+def _exported(source: Path, kind: exports.Kind, device: str, backend: BackendName) -> Path | None:
+    """The export to use, or None where torch is to run the network."""
+    if backend == "torch" or (backend == "auto" and (device != "cpu" or not _has_openvino())):
+        return None
+    if device != "cpu" or not _has_openvino():
+        raise ModelError("backend openvino runs on a CPU where the package openvino is installed; choose auto")
+    found = exports.find(source, kind)
+    reason = exports.read(found).unsuitable
+    if reason is None:
+        return found
+    if backend == "openvino":
+        raise ModelError(f"{source} cannot be run by OpenVINO ({reason}); choose the backend auto or torch")
+    log.info("torch runs %s: OpenVINO cannot (%s)", source.name, reason)
+    return None
+
+
+def _has_openvino() -> bool:
+    return importlib.util.find_spec("openvino") is not None
+
+
+def _from_export(
+    source: Path, found: Path, manifest: Manifest | None, precision: Precision, threads: int | None
+) -> Engine:
+    from training.engine.openvino_backend import load
+
+    export = exports.read(found)
+    known = manifest or export.manifest
+    assert known is not None  # a base's export has it
+    encoder = Encoder(
+        _tokenizer((found / exports.TOKENIZER).read_bytes()), export.pad_token, known.max_length, known.rules
+    )
+    return _told(Engine(known, encoder, load(source, known, found, export, precision, threads)))
+
+
+@lru_cache(maxsize=8)
+def _tokenizer(content: bytes) -> Tokenizer:
+    """The tokenizer of a file: checkpoints of one base share it, as it takes more memory than an adapter."""
+    return Tokenizer.from_buffer(content)
+
+
+def _told(engine: Engine) -> Engine:
+    chosen = engine.backend
+    log.info("backend %s, precision %s, batch tokens %d", chosen.name, chosen.precision, engine.limits.max_tokens)
+    return engine

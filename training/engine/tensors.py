@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from training.engine.encoding import Encoded
+from training.unpadded import Flat, flatten, move
 
 
 class Inputs(NamedTuple):
@@ -30,4 +31,9 @@ def pad(items: Sequence[Encoded], token: int, device: torch.device) -> Inputs:
         ids[row, : len(item)] = item.ids
         mask[row, : len(item)] = 1
     split = np.array([item.split for item in items], dtype=np.int64)
-    return Inputs(*(torch.from_numpy(array).to(device, non_blocking=True) for array in (ids, mask, split)))
+    return Inputs(*move([ids, mask, split], device))
+
+
+def unpad(items: Sequence[Encoded], device: torch.device) -> tuple[Flat]:
+    """Put encoded texts one after the other on `device`; for a network that may be given them so."""
+    return (flatten([item.ids for item in items], [item.split for item in items], device),)
