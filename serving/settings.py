@@ -18,7 +18,7 @@ _SECRET = frozenset(("api_keys", "database_url"))
 def _threads() -> int:
     from joblib import cpu_count  # pyright: ignore[reportMissingTypeStubs]  # heeds container quotas, unlike os.cpu_count
 
-    return max(1, cpu_count() - 1)
+    return cpu_count()
 
 
 class Settings(BaseSettings):
@@ -45,7 +45,8 @@ class Settings(BaseSettings):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the matrix products; `auto` takes bfloat16 where the device has it in hardware and the answers stay right."""
     cpu_threads: PositiveInt = Field(default_factory=_threads)
-    """CPU threads of one forward pass; by default one core is left to the event loop."""
+    """CPU threads of one forward pass; all cores by default. Those of OpenVINO give way to the event loop; where torch
+    computes on a CPU one fewer is better."""
     cache_bytes: ByteSize | None = Field(default=None, gt=0)
     """Memory loaded models may take together; by default a share of the machine's or the GPU's."""
     default_base: str = "sentence-transformers/all-MiniLM-L6-v2"

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
-from scipy.special import expit, log_softmax, softmax
+from scipy.special import expit, log_softmax
 
 Floats = NDArray[np.float32]
 
@@ -11,7 +11,11 @@ Floats = NDArray[np.float32]
 def probabilities(logits: Floats, temperature: float = 1.0, *, multi_label: bool) -> Floats:
     """Turn logits (n, labels) into float32 probabilities: rows sum to one, or each label by itself (multi-label)."""
     scaled = logits.astype(np.float64) / temperature
-    return (expit(scaled) if multi_label else softmax(scaled, axis=1)).astype(np.float32)
+    if multi_label:
+        return expit(scaled).astype(np.float32)
+    # SciPy's softmax takes ten times as long for one text, which is a tenth of what a request costs.
+    shares = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    return (shares / shares.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def log_probabilities(logits: Floats, temperature: float = 1.0) -> NDArray[np.float64]:

@@ -40,7 +40,7 @@ class BatchStats:
 
 
 _MINDFUL_SECONDS = 1.0
-"""How long after a short request that had to wait the batches of long ones stay small."""
+"""How long after a short request that had to wait for a long one batches stay small."""
 
 
 @dataclass(slots=True, eq=False)
@@ -76,7 +76,7 @@ class Batcher:
         self._lane = False
         self._mindful_until = 0.0
         self._queued_tokens = self._numbers = 0
-        self._closing = self._busy = False
+        self._closing = self._long_runs = False
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
         self._thread.start()
 
@@ -111,7 +111,7 @@ class Batcher:
             queue.jobs[job.number] = job
             for position, item in enumerate(items):
                 insort(queue.entries, (len(item), job.number, position))
-            if short and (self._busy or self._lanes[False]):
+            if short and (self._long_runs or self._lanes[False]):
                 self._mindful_until = time.monotonic() + _MINDFUL_SECONDS
             self._lanes[short].append(job)
             self._queued_tokens += tokens
@@ -135,13 +135,13 @@ class Batcher:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._busy = False
+                self._long_runs = False
                 while not any(self._lanes.values()) and not self._closing:
                     self._changed.wait()
                 if not any(self._lanes.values()):
                     return
                 engine, picked = self._pick()
-                self._busy = True
+                self._long_runs = any(not job.short for job, _ in picked)
             self._forward(engine, picked)
 
     def _pick(self) -> tuple[Engine, list[tuple[_Job, int]]]:
