@@ -143,6 +143,13 @@ def test_what_was_made_of_a_source_goes_with_it(base: Path, tmp_path: Path) -> N
     assert not made.exists()
 
 
+def test_without_room_for_graphs_torch_runs_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = make_base(tmp_path / "base")
+    (tmp_path / "cache").write_text("a file where a folder should be")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert Engine.load_embedder(str(base), device="cpu").backend.name == "torch"
+
+
 def test_new_weights_make_a_new_graph(tmp_path: Path) -> None:
     base = make_base(tmp_path / "base")
     first = exports.find(base, "embedder")

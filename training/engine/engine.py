@@ -168,8 +168,11 @@ def _exported(source: Path, kind: exports.Kind, device: str, backend: BackendNam
         return None
     if device != "cpu" or not _has_openvino():
         raise ModelError("backend openvino runs on a CPU where the package openvino is installed; choose auto")
-    found = exports.find(source, kind)
-    reason = exports.read(found).unsuitable
+    try:
+        found = exports.find(source, kind)
+        reason = exports.read(found).unsuitable
+    except OSError as error:
+        found, reason = None, f"its graph cannot be kept: {error}"
     if reason is None:
         return found
     if backend == "openvino":
