@@ -41,9 +41,7 @@ _ROUTES = (
     *(other_classify, other_rerank),
     *(openai_chat, openai_completions, openai_files, openai_jobs, openai_models),
 )
-_BUSY = frozenset(
-    ("/v1/classify", "/v1/rerank", "/v2/rerank", "/openai/v1/completions", "/openai/v1/chat/completions")
-)
+_BUSY = frozenset(("/v1/classify", "/v1/rerank", "/v2/rerank", "/openai/v1/completions", "/openai/v1/chat/completions"))
 _COHERE = Dialect("Cohere", lambda _scope, error: wire.render(error), wire.CohereError, uploads=datasets.UPLOADS)
 _OTHERS = Dialect("TEI, vLLM, Jina, Voyage", lambda _scope, error: other_wire.render(error), other_wire.ServerError)
 
