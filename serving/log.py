@@ -41,10 +41,11 @@ def _places(error: BaseException) -> list[str]:
 
 
 def configure() -> None:
-    """Send the `serving` loggers to stderr, whatever the process around us set up for its own."""
-    logger = logging.getLogger("serving")
+    """Send our loggers to stderr, the engine's among them, whatever the process around us set up for its own."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
-    logger.handlers[:] = [handler]
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
+    for name in ("serving", "training.engine"):
+        logger = logging.getLogger(name)
+        logger.handlers[:] = [handler]
+        logger.setLevel(logging.INFO)
+        logger.propagate = False

@@ -13,6 +13,7 @@ import numpy as np
 import openvino as ov
 import torch
 from torch import Tensor, nn
+from transformers.utils import logging as transformers_logging
 
 from training.atomic import replace_folder
 from training.base import hash_weights
@@ -135,9 +136,12 @@ class _Adaptable(nn.Module):
 
 def _save(module: nn.Module, example: dict[str, Tensor], path: Path) -> None:
     """Trace a module and write its graph, weights in float32."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a tracer warns of every branch; the result is compared instead
         graph = ov.convert_model(module.eval(), example_input=example)
+    transformers_logging.set_verbosity(verbosity)
     ov.save_model(graph, path, compress_to_fp16=False)
 
 
