@@ -95,9 +95,8 @@ def _on_cpu(rows: list[Tensor], runs: Runs, p: float, scale: float, causal: bool
     """Rows (total, heads, width) of query, key and value, a rectangle at a time."""
     total, heads, width = rows[0].shape
     assert runs.places is not None
-    cells = sum(each.texts * each.longest for each in runs.rectangles)
-    spread = [_Spread.apply(row.reshape(total, -1), runs.places, cells) for row in rows]
     sizes = [each.texts * each.longest for each in runs.rectangles]
+    spread = [_Spread.apply(row.reshape(total, -1), runs.places, sum(sizes)) for row in rows]
     found: list[Tensor] = []
     for rectangle, *parts in zip(runs.rectangles, *(each.split(sizes) for each in spread), strict=True):
         query, key, value = (part.view(rectangle.texts, rectangle.longest, -1, width).transpose(1, 2) for part in parts)

@@ -111,8 +111,8 @@ def load_base(folder: Path, *, attention_dropout: bool = True) -> tuple[Any, Any
 
 def _adapted(folder: Path, manifest: Manifest) -> Any:
     base = resolve_base(manifest.base_model)
-    if manifest.base_sha256 and hash_weights(base) != manifest.base_sha256:
-        raise ModelError(f"{folder} is an adapter for {manifest.base_model}, whose weights have changed since")
+    if manifest.base_sha256:
+        manifest.check_base(folder, hash_weights(base))
     backbone = load_base(base)[0]
     try:
         # An absolute path, since PEFT asks the Hub for what it does not find under a relative one.

@@ -65,6 +65,15 @@ class Manifest(BaseModel):
         """Whether a text may carry any number of labels."""
         return self.problem_type == "multi_label_classification"
 
+    def check_base(self, checkpoint: Path, sha256: str | None) -> None:
+        """Refuse to put the adapter of a checkpoint folder on a base whose weights have another hash.
+
+        Raises:
+            ModelError: they have.
+        """
+        if self.base_sha256 not in (None, sha256):
+            raise ModelError(f"{checkpoint} is an adapter for {self.base_model}, whose weights have changed since")
+
 
 def read_manifest(folder: Path) -> Manifest:
     """Read the manifest of a checkpoint folder.

@@ -44,6 +44,8 @@ class Network(nn.Module):
         self.cross_layers = cross_layers
         self.unpadded = False  # whether it had better be given texts without padding
         self._separation = None if cross_layers is None else Separation(backbone, cross_layers)
+        # Nothing is generated here, so a decoder need not keep what it would go on from.
+        self._always = {"use_cache": False} if hasattr(backbone.config, "use_cache") else {}
 
     def forward(self, ids: Tensor | Flat, mask: Tensor | None = None, split: Tensor | None = None) -> Tensor:
         """What the head makes of each text or pair, (items, width) in float32.
@@ -68,7 +70,7 @@ class Network(nn.Module):
             first = mask * (torch.arange(ids.shape[1], device=ids.device) < split[:, None])
             parts = [first, mask - first]
             given = self._separation.inputs(mask, split) if self._separation else given
-        states = self.backbone(input_ids=ids, **given).last_hidden_state.float()
+        states = self.backbone(input_ids=ids, **given, **self._always).last_hidden_state.float()
         return tuple(self._pool(states, part) for part in parts)
 
     def pooled_unpadded(self, flat: Flat) -> tuple[Tensor, ...]:
@@ -78,10 +80,8 @@ class Network(nn.Module):
             self._separation.keep(flat.together, flat.apart)
             places = flat.parted
         given = {"position_ids": places + first_position(config), "runs": flat.together}
-        if hasattr(config, "use_cache"):
-            given["use_cache"] = False
         with attending(config):
-            states = self.backbone(input_ids=flat.ids, **given).last_hidden_state[0].float()
+            states = self.backbone(input_ids=flat.ids, **given, **self._always).last_hidden_state[0].float()
         pooled = self._pool_runs(states, flat.apart if paired else flat.together)
         return (pooled[::2], pooled[1::2]) if paired else (pooled,)
 

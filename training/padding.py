@@ -1,17 +1,13 @@
 """Whether a network is trained with padding."""
 
-import logging
-
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 
 from training.config import TrainConfig
-from training.engine.trial import why_padded
+from training.engine.trial import settle, why_padded
 from training.errors import ConfigError
 from training.network import Network
-
-log = logging.getLogger(__name__)
 
 _PRECISION = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -32,8 +28,7 @@ def choose_unpadded(config: TrainConfig, network: Network, accelerator: Accelera
         reason = "the model is sharded"
     else:
         reason = why_padded(network, accelerator.device, _PRECISION[accelerator.mixed_precision])
-    network.unpadded = reason is None
     if config.unpadded is True and reason:
         raise ConfigError(f"unpadded true: {reason}; set auto or false")
-    log.info("batches are unpadded" if reason is None else f"batches are padded: {reason}")
+    settle(network, reason)
     return network.unpadded

@@ -94,7 +94,6 @@ def train(config: TrainConfig, accelerator: Accelerator, folder: RunFolder, teth
     several = f"; {accelerator.num_processes} processes" if accelerator.num_processes > 1 else ""
     log.info(summary(config, data, network, seen) + several)
     data.train.clear()  # their tokens are all that is needed from here on
-    network.to(accelerator.device)
     if start.fresh_head and folder.newest_state() is None:
         task.start_head(network, engine, seen)
     reporter = Reporter(folder, task.columns, accelerator=accelerator)

@@ -27,6 +27,22 @@ class Encoded:
         return len(self.ids)
 
 
+def side_by_side(
+    items: Sequence[Encoded], token: int, longest: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Encoded texts as a rectangle, each filled up to `longest` with `token` on the right.
+
+    Returns:
+        Ids (items, longest); a mask of the same shape, 1 where there is a token; and `Encoded.split` (items,).
+    """
+    ids = np.full((len(items), longest), token, dtype=np.int64)
+    mask = np.zeros((len(items), longest), dtype=np.int64)
+    for row, item in enumerate(items):
+        ids[row, : len(item)] = item.ids
+        mask[row, : len(item)] = 1
+    return ids, mask, np.array([item.split for item in items], dtype=np.int64)
+
+
 class TooLongError(EncoreError):
     """A text has more tokens than the model takes, and cutting it was not allowed."""
 

@@ -47,9 +47,7 @@ class Engine:
         """Use a checkpoint's network as it stands, on `device`; `precision` is that of the matrix products."""
         from training.engine.torch_backend import TorchBackend
 
-        manifest = checkpoint.manifest
-        encoder = Encoder.of(checkpoint.tokenizer, manifest.max_length, manifest.rules)
-        return cls(manifest, encoder, TorchBackend(checkpoint, device, precision), device.type)
+        return cls._around(checkpoint, TorchBackend(checkpoint, device, precision), device.type)
 
     @classmethod
     def load(
@@ -108,10 +106,13 @@ class Engine:
     def _on_torch(cls, checkpoint: "Checkpoint", device: str, precision: Precision, threads: int | None) -> "Engine":
         from training.engine.torch_backend import TorchBackend
 
-        manifest = checkpoint.manifest
-        encoder = Encoder.of(checkpoint.tokenizer, manifest.max_length, manifest.rules)
         placed = TorchBackend.placed(checkpoint, device, choose_precision(device, precision), threads)
-        return _told(cls(manifest, encoder, placed, device))
+        return _told(cls._around(checkpoint, placed, device))
+
+    @classmethod
+    def _around(cls, checkpoint: "Checkpoint", backend: Backend, device: str) -> "Engine":
+        manifest = checkpoint.manifest
+        return cls(manifest, Encoder.of(checkpoint.tokenizer, manifest.max_length, manifest.rules), backend, device)
 
     @property
     def nbytes(self) -> int:
@@ -156,7 +157,7 @@ def bring_export(checkpoint: Path) -> None:
     Raises:
         ModelError: the checkpoint cannot be loaded.
     """
-    if choose_device("auto") == "cpu" and _has_openvino():
+    if _suits_openvino(choose_device("auto")):
         from training.engine.openvino_export import write
 
         write(checkpoint, "checkpoint", None, checkpoint / exports.FOLDER)
@@ -164,9 +165,11 @@ def bring_export(checkpoint: Path) -> None:
 
 def _exported(source: Path, kind: exports.Kind, device: str, backend: BackendName) -> Path | None:
     """The export to use, or None where torch is to run the network."""
-    if backend == "torch" or (backend == "auto" and (device != "cpu" or not _has_openvino())):
+    if backend == "torch":
         return None
-    if device != "cpu" or not _has_openvino():
+    if not _suits_openvino(device):
+        if backend == "auto":
+            return None
         raise ModelError("backend openvino runs on a CPU where the package openvino is installed; choose auto")
     try:
         found = exports.find(source, kind)
@@ -181,8 +184,8 @@ def _exported(source: Path, kind: exports.Kind, device: str, backend: BackendNam
     return None
 
 
-def _has_openvino() -> bool:
-    return importlib.util.find_spec("openvino") is not None
+def _suits_openvino(device: str) -> bool:
+    return device == "cpu" and importlib.util.find_spec("openvino") is not None
 
 
 def _from_export(

@@ -66,6 +66,7 @@ class Export(BaseModel):
     """The folder it was made of."""
     kind: Kind
     manifest: Manifest | None = None
+    """An embedder's; a checkpoint has its own."""
     pad_token: int = 0
     unsuitable: str | None = None
     """Why there are no graphs: OpenVINO cannot run this network, or comes out somewhere else."""

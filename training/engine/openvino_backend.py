@@ -1,4 +1,4 @@
-"""Networks run by OpenVINO on CPUs, without torch: half the start-up, a quarter of the memory, and faster kernels."""
+"""Networks run by OpenVINO on CPUs, in a process that need not load torch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from training.engine import exports
 from training.engine.backend import Floats
 from training.engine.devices import Precision
-from training.engine.encoding import Encoded
+from training.engine.encoding import Encoded, side_by_side
 from training.engine.exports import Export
 from training.engine.heads import Weights, apply_head, read_head
 from training.engine.lora import pack
-from training.errors import ModelError
 from training.hub import resolve_base
 from training.manifest import Manifest
 
@@ -73,22 +72,12 @@ class OpenVinoBackend:
 
     def forward(self, items: Sequence[Encoded]) -> Floats:
         """Run one batch: float32 of shape (items, width)."""
-        given = _pad(items, self._pad, self._max_length)
+        longest = max(map(len, items))
+        arrays = side_by_side(items, self._pad, max(longest, min(_rounded(longest), self._max_length)))
+        given: dict[str, NDArray[Any]] = dict(zip(("ids", "mask", "split"), arrays, strict=True))
         if self._adapter is not None:
             given["adapter"] = self._adapter
         return apply_head(self._backbone.run(given), self._head)
-
-
-def _pad(items: Sequence[Encoded], token: int, limit: int) -> dict[str, NDArray[Any]]:
-    """The backbone's inputs, as `training.engine.tensors.pad` has them for torch."""
-    longest = max(map(len, items))
-    longest = max(longest, min(_rounded(longest), limit))
-    ids = np.full((len(items), longest), token, dtype=np.int64)
-    mask = np.zeros((len(items), longest), dtype=np.int64)
-    for row, item in enumerate(items):
-        ids[row, : len(item)] = item.ids
-        mask[row, : len(item)] = 1
-    return {"ids": ids, "mask": mask, "split": np.array([item.split for item in items], dtype=np.int64)}
 
 
 def _rounded(length: int) -> int:
@@ -124,8 +113,7 @@ def load(
     base = resolve_base(export.reading.base_model)
     place = exports.find(base, "adaptable", export.reading)
     shared = exports.read(place)
-    if manifest.base_sha256 not in (None, shared.base_sha256):
-        raise ModelError(f"{source} is an adapter for {export.reading.base_model}, whose weights have changed since")
+    manifest.check_base(source, shared.base_sha256)
     key = (place, wanted, threads)
     graph = _shared.get(key) or Graph(place / exports.BACKBONE, wanted, threads)
     _shared[key] = graph

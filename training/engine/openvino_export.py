@@ -63,7 +63,8 @@ def write(source: Path, kind: Kind, reading: Reading | None, target: Path) -> No
     checkpoint = load_checkpoint(source) if kind == "checkpoint" else load_embedder(str(source))
     own = reading_of(source, checkpoint.manifest) if kind == "checkpoint" else None
     pad = int(checkpoint.tokenizer.pad_token_id)
-    made = made.model_copy(update={"manifest": checkpoint.manifest, "pad_token": pad, "reading": own})
+    manifest = None if kind == "checkpoint" else checkpoint.manifest
+    made = made.model_copy(update={"manifest": manifest, "pad_token": pad, "reading": own})
     replace_folder(target, lambda staged: _write_whole(staged, checkpoint, made))
 
 
@@ -104,7 +105,6 @@ class _Backbone(nn.Module):
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
-        network.backbone.config.use_cache = False  # a decoder would put its empty cache into the graph
 
     def forward(self, ids: Tensor, mask: Tensor, split: Tensor) -> tuple[Tensor, ...]:
         return self.network.pooled(ids, mask, split)

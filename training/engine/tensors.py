@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from training.engine.encoding import Encoded
+from training.engine.encoding import Encoded, side_by_side
 from training.unpadded import Flat, flatten, move
 
 
@@ -24,14 +23,7 @@ class Inputs(NamedTuple):
 
 def pad(items: Sequence[Encoded], token: int, device: torch.device) -> Inputs:
     """Put encoded texts side by side on `device`, the shorter ones filled up with `token`."""
-    longest = max(map(len, items))
-    ids = np.full((len(items), longest), token, dtype=np.int64)
-    mask = np.zeros((len(items), longest), dtype=np.int64)
-    for row, item in enumerate(items):
-        ids[row, : len(item)] = item.ids
-        mask[row, : len(item)] = 1
-    split = np.array([item.split for item in items], dtype=np.int64)
-    return Inputs(*move([ids, mask, split], device))
+    return Inputs(*move(side_by_side(items, token, max(map(len, items))), device))
 
 
 def unpad(items: Sequence[Encoded], device: torch.device) -> tuple[Flat]:

@@ -1,6 +1,5 @@
 """Networks run by torch: on GPUs, on CPUs where OpenVINO cannot, and while they are trained."""
 
-import logging
 from collections.abc import Sequence
 from typing import Literal
 
@@ -10,9 +9,7 @@ from training.checkpoint import Checkpoint
 from training.engine.backend import Floats
 from training.engine.encoding import Encoded
 from training.engine.tensors import pad, unpad
-from training.engine.trial import why_padded
-
-log = logging.getLogger(__name__)
+from training.engine.trial import settle, why_padded
 
 
 class TorchBackend:
@@ -44,9 +41,7 @@ class TorchBackend:
             torch.set_num_threads(threads)
         checkpoint.network.backbone.to(dtype=getattr(torch, precision))
         network, place = checkpoint.network.to(device=device), torch.device(device)
-        reason = why_padded(network, place, getattr(torch, precision))
-        network.unpadded = reason is None
-        log.info("batches are unpadded" if reason is None else f"batches are padded: {reason}")
+        settle(network, why_padded(network, place, getattr(torch, precision)))
         return cls(checkpoint, place, precision)
 
     @property

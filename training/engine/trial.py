@@ -1,5 +1,6 @@
 """Trying out whether a network gives without padding what it gives with it: families, devices, kernels differ."""
 
+import logging
 from collections.abc import Callable
 
 import torch
@@ -9,6 +10,8 @@ from training.engine.encoding import Encoded
 from training.engine.tensors import pad, unpad
 from training.network import Network, PairHead
 from training.unpadded import may_be_unpadded
+
+log = logging.getLogger(__name__)
 
 _LENGTHS = (150, 3, 40)
 """Of the texts for the trial: longer than ModernBERT's window, and very unlike."""
@@ -39,6 +42,12 @@ def why_padded(network: Network, device: torch.device, precision: torch.dtype) -
     if found <= (_EXACT if exact else _ROUNDED):
         return None
     return f"without padding this {kind} gives something else (by {found:.2g} of it)"
+
+
+def settle(network: Network, reason: str | None) -> None:
+    """Have a network take texts without padding, unless there is a reason not to; one line tells."""
+    network.unpadded = reason is None
+    log.info("batches are unpadded" if reason is None else f"batches are padded: {reason}")
 
 
 def difference(network: Network, device: torch.device) -> float:
