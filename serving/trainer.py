@@ -14,6 +14,7 @@ from typing import Literal
 
 from serving.job_records import JobFolder
 from serving.settings import foreign_environment
+from training.tether import STOPPED
 
 Ending = Literal["finished", "stopped", "refused", "crashed", "killed"]
 
@@ -38,7 +39,7 @@ class Outcome:
 
 
 class Trainer:
-    """A running `accelerate launch -m training.train` of one job.
+    """A running `python -m training.train` of one job, which is `accelerate launch` for one process without its start.
 
     It has a session of its own, so that it can be ended with all its children, and the other end of its stdin is held
     here: when this process ends, in whatever way, so does the training.
@@ -51,7 +52,7 @@ class Trainer:
         self._kills = _out_of_memory_kills()
         with folder.log.open("ab") as log:
             self._process = subprocess.Popen(
-                _command(folder.config, device),
+                [sys.executable, "-m", "training.train", "--config", str(folder.config)],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -80,21 +81,23 @@ class Trainer:
         self._let_go()
 
     def outcome(self) -> Outcome:
-        """What became of it, once it has ended: told by what it wrote, as the launcher hides its status."""
-        self.kill()  # where the launcher was killed, its child may live
+        """What became of it, once it has ended."""
+        self.kill()  # what it has started may have outlived it
+        status = self._process.wait()
+        if status == 0:
+            return Outcome("finished")
+        if status == STOPPED:
+            return Outcome("stopped")
+        if status < 0:
+            return Outcome("killed", out_of_memory=_out_of_memory_kills() > self._kills)
+        errors = re.findall(r"^error: (.+)$", self._said(), re.MULTILINE)
+        return Outcome("refused", self._without_paths(errors[-1])) if errors else Outcome("crashed")
+
+    def _said(self) -> str:
+        """The end of what it wrote."""
         with self._folder.log.open("rb") as log:
             log.seek(max(self._log_start, self._folder.log.stat().st_size - _TAIL))
-            said = log.read().decode("utf-8", "replace")
-        if self._process.returncode == 0:
-            return Outcome("finished")
-        errors = re.findall(r"^error: (.+)$", said, re.MULTILINE)
-        if errors:
-            return Outcome("refused", self._without_paths(errors[-1]))
-        if re.search(r"^stopped; ", said, re.MULTILINE):
-            return Outcome("stopped")
-        if "Traceback (most recent call last)" in said:
-            return Outcome("crashed")
-        return Outcome("killed", out_of_memory=_out_of_memory_kills() > self._kills)
+            return log.read().decode("utf-8", "replace")
 
     def _let_go(self) -> None:
         if self._process.stdin:
@@ -126,17 +129,11 @@ def wait_until_free(folder: JobFolder) -> bool:
         time.sleep(0.1)
 
 
-def _command(config: Path, device: str) -> list[str]:
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
-    # Given in full, since a person's own `accelerate config` would hold otherwise.
-    launch += ["--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    launch += ["--cpu"] if device == "cpu" else []
-    return [*launch, "-m", "training.train", "--config", str(config)]
-
-
 def _environment(device: str) -> dict[str, str]:
-    devices = "" if device == "cpu" else device
-    return foreign_environment() | {"ENCORE_TETHER": "1", "CUDA_VISIBLE_DEVICES": devices, "PYTHONUNBUFFERED": "1"}
+    own = {"ENCORE_TETHER": "1", "PYTHONUNBUFFERED": "1"}
+    if device == "cpu":
+        return foreign_environment() | own | {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}
+    return foreign_environment() | own | {"CUDA_VISIBLE_DEVICES": device}
 
 
 def _give_way(session: int) -> None:

@@ -3,9 +3,12 @@
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _RANKS = (1, 2, 3, 5, 10, 20, 50)
 """First ranks of the bars of `draw_first_ranks`."""
@@ -15,7 +18,7 @@ def draw_curves(steps: Path, target: Path) -> None:
     """Plot metrics.csv: training loss, evaluation loss and accuracy over steps."""
     with steps.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = _figure(9, 3.6)
     left, right = figure.subplots(1, 2)
     at = [int(row["step"]) for row in rows]
     loss = np.array([float(row["train_loss"]) for row in rows])
@@ -39,7 +42,7 @@ def draw_confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str], targe
     counts = np.asarray(matrix, dtype=float)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = min(4 + 0.32 * len(labels), 24)
-    figure = Figure(figsize=(side, side), layout="constrained")
+    figure = _figure(side, side)
     axis = figure.subplots()
     axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
     axis.set_xticks(range(len(labels)), labels, rotation=90, parse_math=False)  # a label may hold dollar signs
@@ -64,7 +67,7 @@ def draw_first_ranks(columns: Mapping[str, Sequence[int]], target: Path) -> None
     starts = [rank for rank in _RANKS if rank <= deepest]
     ends = [*(start - 1 for start in starts[1:]), max(deepest, starts[-1])]
     names = [str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True)] + ["not found"]
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    figure = _figure(7, 3.6)
     axis, width = figure.subplots(), 0.8 / len(columns)
     for number, (name, ranks) in enumerate(columns.items()):
         found = np.asarray(ranks)
@@ -77,3 +80,10 @@ def draw_first_ranks(columns: Mapping[str, Sequence[int]], target: Path) -> None
         text.set_parse_math(False)  # a folder's name may hold dollar signs
     axis.grid(axis="y", alpha=0.3)
     figure.savefig(target, dpi=120)
+
+
+def _figure(width: float, height: float) -> "Figure":
+    """An empty picture, sides in inches."""
+    from matplotlib.figure import Figure  # half a second, at the end of a run instead of before its first step
+
+    return Figure(figsize=(width, height), layout="constrained")

@@ -84,7 +84,7 @@ class Workplace:
         return [event.message for event in self.jobs.events(job.id, limit=999)[0]][::-1]
 
     def trainers(self, job: Job) -> list[psutil.Process]:
-        """Every process that trains for a job, launchers included."""
+        """Every process that trains for a job."""
         config = str(self.jobs.folder(job.id).config)
         found: list[psutil.Process] = []
         for process in psutil.process_iter():

@@ -1,6 +1,7 @@
 """Networks in OpenVINO answer as they do in torch, without torch being there."""
 
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from transformers.utils import logging as transformers_logging
 
 from tests.tiny import FAMILIES, make_base
 from tests.training.conftest import topic_queries, topic_rows
@@ -45,10 +48,10 @@ def test_every_family_is_run_by_openvino(family: str, tmp_path: Path) -> None:
     base = make_base(tmp_path / "base", family)
     engine = Engine.load_embedder(str(base), device="cpu", precision="float32")
     assert engine.backend.name == "openvino"
-    torch = Engine.load_embedder(str(base), device="cpu", precision="float32", backend="torch")
-    assert torch.backend.name == "torch"
+    exact = Engine.load_embedder(str(base), device="cpu", precision="float32", backend="torch")
+    assert exact.backend.name == "torch"
     items = engine.encode(TEXTS)
-    np.testing.assert_allclose(engine.score(items), torch.score(items), atol=1e-4)
+    np.testing.assert_allclose(engine.score(items), exact.score(items), atol=1e-4)
 
 
 def test_a_trained_checkpoint_brings_its_graph(base: Path, tmp_path: Path) -> None:
@@ -65,10 +68,10 @@ def test_pairs_rank_alike(base: Path, tmp_path: Path, cross_layers: int | None) 
     mining = NegativesSettings(mining="none")
     checkpoint = train(base, tmp_path, task="rerank", cross_layers=cross_layers, negatives=mining)
     engine = Engine.load(checkpoint, device="cpu", precision="float32")
-    torch = Engine.load(checkpoint, device="cpu", precision="float32", backend="torch")
+    exact = Engine.load(checkpoint, device="cpu", precision="float32", backend="torch")
     plan = Ranking.plan(engine.encoder, engine.manifest, "please track the order", TEXTS)
-    assert (engine.backend.name, torch.backend.name) == ("openvino", "torch")
-    np.testing.assert_allclose(engine.score(plan.items), torch.score(plan.items), atol=1e-3)
+    assert (engine.backend.name, exact.backend.name) == ("openvino", "torch")
+    np.testing.assert_allclose(engine.score(plan.items), exact.score(plan.items), atol=1e-3)
 
 
 def test_adapters_share_the_graph_of_their_base(base: Path, tmp_path: Path) -> None:
@@ -155,3 +158,14 @@ def test_new_weights_make_a_new_graph(tmp_path: Path) -> None:
     first = exports.find(base, "embedder")
     make_base(base, seed=1)
     assert exports.find(base, "embedder") != first
+
+
+def test_a_conversion_that_fails_leaves_the_log_as_it_was(tmp_path: Path) -> None:
+    class Odd(torch.nn.Module):
+        def forward(self, ids: torch.Tensor) -> Any:
+            return torch.linalg.eigvals(ids.float())  # which OpenVINO does not have
+
+    before = logging.getLogger().level, transformers_logging.get_verbosity()
+    with pytest.raises(Exception, match="eig"):
+        openvino_export._save(Odd(), {"ids": torch.eye(3)}, tmp_path / "odd.xml")
+    assert (logging.getLogger().level, transformers_logging.get_verbosity()) == before

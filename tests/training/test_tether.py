@@ -14,8 +14,9 @@ from tests.training.test_resume import MESSAGE, ROOT, saved_step, train_command
 from training.tether import STOPPED
 
 WAIT = """
-import sys, time
+import signal, sys, time
 from training import tether
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job in the background ignores it
 tether.GRACE = 0.3
 with tether.Tether(stdin=sys.argv[1] == "watched") as held:
     def work():

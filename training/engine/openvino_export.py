@@ -4,7 +4,8 @@ import json
 import logging
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import openvino as ov
 import torch
+from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from torch import Tensor, nn
 from transformers.utils import logging as transformers_logging
 
@@ -136,13 +138,25 @@ class _Adaptable(nn.Module):
 
 def _save(module: nn.Module, example: dict[str, Tensor], path: Path) -> None:
     """Trace a module and write its graph, weights in float32."""
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a tracer warns of every branch; the result is compared instead
-        graph = ov.convert_model(module.eval(), example_input=example)
-    transformers_logging.set_verbosity(verbosity)
+    with _quiet():
+        # Without a second trace to compare the first with, as is usual: it takes as long, and `_compared` does better.
+        decoder = TorchScriptPythonDecoder(module.eval(), example_input=example, trace_kwargs={"check_trace": False})
+        graph = ov.convert_model(decoder, example_input=example)
     ov.save_model(graph, path, compress_to_fp16=False)
+
+
+@contextmanager
+def _quiet() -> Generator[None, None, None]:
+    """A tracer warns of every branch, which the comparison answers; a converter that fails leaves the log's level."""
+    level, verbosity = logging.getLogger().level, transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.getLogger().setLevel(level)
+        transformers_logging.set_verbosity(verbosity)
 
 
 def _compared(staged: Path, checkpoint: Checkpoint, made: Export) -> Export:
