@@ -79,7 +79,7 @@ def test_a_job_that_cannot_be_trained_fails_in_a_sentence(place: Workplace) -> N
     assert "nothing" in job.error["message"] and "\n" not in job.error["message"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_pause_keeps_what_was_done(place: Workplace, undisturbed: tuple[dict[str, object], bytes]) -> None:
     job = place.submit()
     with place.worker() as worker:

@@ -70,7 +70,7 @@ class Workplace:
         while not reached():
             assert time.monotonic() < end, self.story()
             assert process is None or process.poll() is None, self.story()
-            time.sleep(0.02)
+            time.sleep(0.05)
 
     def await_end(self, job: Job, process: subprocess.Popen[bytes] | None = None) -> Job:
         self.until(lambda: not self.jobs.get(job.id).active, process)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers.utils import logging as transformers_logging
 
-from tests.tiny import FAMILIES, make_base
+from tests.tiny import make_base
 from tests.training.conftest import topic_queries, topic_rows
 from training.config import LoraSettings, NegativesSettings, TrainConfig
 from training.engine import EXPORT_FOLDER, Engine, Ranking, exports, openvino_export
@@ -43,9 +43,7 @@ def answers(checkpoint: Path, **how: Any) -> Any:
     return engine.score(engine.encode(TEXTS))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_is_run_by_openvino(family: str, tmp_path: Path) -> None:
-    base = make_base(tmp_path / "base", family)
+def test_an_embedder_is_run_by_openvino(base: Path) -> None:
     engine = Engine.load_embedder(str(base), device="cpu", precision="float32")
     assert engine.backend.name == "openvino"
     exact = Engine.load_embedder(str(base), device="cpu", precision="float32", backend="torch")

@@ -16,6 +16,9 @@ from training.engine.encoding import Encoded
 from training.formats import Task
 from training.run import run
 
+OFTEN = ("bert", "deberta-v2", "modernbert", "gpt2", "qwen3")
+"""The most unlike, which the suite also trains with an adapter and as rerankers; the others when it may take long."""
+ADAPTER = LoraSettings(r=2)
 STORIES = Path(__file__).parents[3] / "shared" / "models" / "stories260k"
 
 
@@ -34,20 +37,34 @@ def train(base: Path, folder: Path, lora: LoraSettings | None, task: Task = "cla
     return Engine.load(run(config), precision="float32")
 
 
-@pytest.mark.parametrize("lora", [None, LoraSettings(r=2)], ids=["full", "lora"])
-@pytest.mark.parametrize("family", FAMILIES)
+def seldom(family: str, lora: LoraSettings | None) -> Any:
+    name = f"{family}-{'lora' if lora else 'full'}"
+    return pytest.param(family, lora, id=name, marks=[] if family in OFTEN else [pytest.mark.long])
+
+
+@pytest.mark.parametrize(
+    ("family", "lora"),
+    [
+        *(pytest.param(family, None, id=f"{family}-full") for family in FAMILIES),
+        *(seldom(family, ADAPTER) for family in FAMILIES),
+    ],
+)
 def test_family(family: str, lora: LoraSettings | None, tmp_path: Path) -> None:
     engine = train(make_base(tmp_path / "base", family), tmp_path, lora)
     assert engine.manifest.pooling == ("last" if family in DECODERS else "first")
     texts = ["where is my parcel", "refund", "the screen is slow and stuck and slow " * 12]
-    check_scores(engine, engine.encode(texts))
+    items = engine.encode(texts)
+    check_scores(engine, items)
+    exact = Engine.load(tmp_path / "run" / "checkpoint", precision="float32", backend="torch")
+    assert (engine.backend.name, exact.backend.name) == ("openvino", "torch")
+    np.testing.assert_allclose(engine.score(items), exact.score(items), atol=1e-4 if lora is None else 2e-3)
     history = json.loads((tmp_path / "run" / "metrics.json").read_text())["history"]
     assert history[-1]["loss"] < 1.2  # it was 1.1 for a guess among three
 
 
 @pytest.mark.parametrize(
     ("family", "lora"),
-    [*((family, None) for family in FAMILIES), ("bert", LoraSettings(r=2)), ("gpt2", LoraSettings(r=2))],
+    [*(seldom(family, None) for family in FAMILIES), seldom("bert", ADAPTER), seldom("gpt2", ADAPTER)],
 )
 def test_family_ranks(family: str, lora: LoraSettings | None, tmp_path: Path) -> None:
     # To random weights the first tokens of all texts are nearly the same.

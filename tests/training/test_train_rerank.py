@@ -267,7 +267,7 @@ def test_passes_too_small_for_a_batch_give_the_same_run(base: Path, tmp_path: Pa
     assert losses[0] == pytest.approx(losses[1], abs=2e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_run_ends_as_an_undisturbed_one(base: Path, tmp_path: Path, rows_file: WriteRows) -> None:
     file = rows_file(topic_queries(200))  # 180 training queries: 12 steps an epoch
     flags = ("--save_seconds", "0.05", "--learning_rate", "0.001", "--group_size", "4", "--dropout", "0.2")
