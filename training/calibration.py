@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit, log_softmax
 
 Floats = NDArray[np.float32]
@@ -54,6 +53,8 @@ def fit_relevance(logits: Floats, relevant: NDArray[np.bool_]) -> tuple[float, f
         rows = np.logaddexp(0, scaled) - relevant * scaled
         return float(weights @ rows + found[0] ** 2 + found[1] ** 2)
 
+    from scipy.optimize import minimize  # a quarter of a second, which a server's start need not wait for
+
     found = minimize(loss, np.zeros(2), method="Nelder-Mead", bounds=[(np.log(0.05), np.log(50)), (-20, 20)]).x
     temperature = float(np.exp(found[0]))
     return temperature, float(found[1] - centre / temperature)
@@ -78,6 +79,8 @@ def fit_temperature(logits: Floats, targets: NDArray[np.float32], *, multi_label
         else:
             rows = -np.sum(targets * log_softmax(scaled, axis=1), axis=1)
         return float(np.sum(rows) + log_temperature**2)
+
+    from scipy.optimize import minimize_scalar
 
     found = minimize_scalar(loss, bounds=(np.log(0.2), np.log(20)), method="bounded")
     return float(np.exp(found.x))

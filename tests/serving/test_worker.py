@@ -139,7 +139,7 @@ def test_killed_at_random_a_job_ends_as_if_nothing_had_happened(
     assert len(told) == len(set(told)) and told.count("Fine-tuning job started") == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_workers_share_a_queue_and_one_takes_over_from_the_other(
     shared_place: Workplace, undisturbed: tuple[dict[str, object], bytes]
 ) -> None:
