@@ -43,7 +43,8 @@ class Graph:
     def run(self, given: dict[str, NDArray[Any]]) -> list[Floats]:
         """Outputs in order; inputs that the graph does not have are left out."""
         named = {name: array for name, array in given.items() if name in self.inputs}
-        return list(self._request.infer(named, share_inputs=True, share_outputs=False).to_tuple())
+        # Copied, some kilobytes: a graph that was lent arrays keeps their addresses, and wrote past one that was gone.
+        return list(self._request.infer(named, share_inputs=False, share_outputs=False).to_tuple())
 
 
 class OpenVinoBackend:
