@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.speed import data, servers
+from benchmarks.speed.__main__ import ask
 from benchmarks.speed.catalogue import BENCHMARKS
 from benchmarks.speed.harness import Line, Options, alternate, as_record
 from benchmarks.speed.http_classify import measure as http_classify
@@ -168,3 +169,11 @@ def test_peers_have_requirements_and_their_scripts_compile() -> None:
     assert {path.stem for path in (HERE / "peers").glob("*.txt")} == {"st", "setfit", "infinity"}
     for script in (HERE / "peers").glob("*.py"):
         compile(script.read_text(encoding="utf-8"), script.name, "exec")
+
+
+def test_peers_are_made_and_tables_written_without_measuring(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ask(["--make-peers", "folder"]).names == ask(["--tables"]).names == []
+    assert ask(["few_shot", "quality"]).names == ["few_shot", "quality"]
+    with pytest.raises(SystemExit):
+        ask(["fewshot"])
+    assert "no benchmark is called fewshot; there are all, quality, rerank_scoring" in capsys.readouterr().err
