@@ -99,14 +99,17 @@ class _Shortcut(Route):
 
 def _shortcuts() -> list[BaseRoute]:
     """The paths that are called thousands of times a minute."""
-    routes = [route for module in _ROUTES for route in module.router.routes if isinstance(route, APIRoute)]
-    return [_Shortcut(route.path, route.endpoint, methods=["POST"]) for route in routes if route.path in _BUSY]
+    return [_Shortcut(route.path, route.endpoint, methods=["POST"]) for route in _routes() if route.path in _BUSY]
+
+
+def _routes() -> list[APIRoute]:
+    """Every path of every dialect."""
+    return [route for module in _ROUTES for route in module.router.routes if isinstance(route, APIRoute)]
 
 
 def _description() -> dict[str, Any]:
     """What the application answers, for `/openapi.json`."""
-    routes = [route for module in _ROUTES for route in module.router.routes if isinstance(route, APIRoute)]
-    return describe(routes, _dialect_of)
+    return describe(_routes(), _dialect_of)
 
 
 async def _sweep(app: FastAPI) -> None:

@@ -130,10 +130,9 @@ def wait_until_free(folder: JobFolder) -> bool:
 
 
 def _environment(device: str) -> dict[str, str]:
-    own = {"ENCORE_TETHER": "1", "PYTHONUNBUFFERED": "1"}
-    if device == "cpu":
-        return foreign_environment() | own | {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}
-    return foreign_environment() | own | {"CUDA_VISIBLE_DEVICES": device}
+    on_cpu = {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}
+    where = on_cpu if device == "cpu" else {"CUDA_VISIBLE_DEVICES": device}
+    return foreign_environment() | {"ENCORE_TETHER": "1", "PYTHONUNBUFFERED": "1"} | where
 
 
 def _give_way(session: int) -> None:

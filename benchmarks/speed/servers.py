@@ -63,7 +63,7 @@ def ours(options: Options, models: Mapping[str, Path], *, wait: bool = True) -> 
     for name, folder in models.items():
         command = [sys.executable, "-m", "serving.models", "add", str(folder.absolute()), "--name", name]
         subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
-    port = _free_port()
+    port = free_port()
     bentoml = str(Path(sys.executable).parent / "bentoml")
     command = [bentoml, "serve", "--host", "127.0.0.1", "--port", str(port)]
     with _running(command, port, options.work / "logs" / "server.log", environment) as server:
@@ -75,7 +75,7 @@ def ours(options: Options, models: Mapping[str, Path], *, wait: bool = True) -> 
 @contextmanager
 def infinity(options: Options, folder: Path, engine: str) -> Iterator[Server]:
     """infinity-emb's server with one model, as its command starts it."""
-    port = _free_port()
+    port = free_port()
     command = [str(interpreter(options, "infinity").with_name("infinity_emb").absolute()), "v2"]
     command += ["--model-id", str(folder.absolute()), "--served-model-name", "ranker", "--engine", engine]
     command += ["--host", "127.0.0.1", "--port", str(port)]
@@ -137,7 +137,7 @@ def _running(command: list[str], port: int, log: Path, environment: Mapping[str,
                 process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A port below those that systems give to clients, one of which may take it before the server does."""
     while True:
         with socket.socket() as probe, contextlib.suppress(OSError):

@@ -3,10 +3,8 @@
 import contextlib
 import json
 import os
-import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -26,6 +24,7 @@ import uvicorn
 from fastapi import FastAPI
 from hypothesis import strategies as st
 
+from benchmarks.speed.servers import free_port
 from serving.app import create_app
 from serving.database import open_database
 from serving.registry import Registry
@@ -142,14 +141,6 @@ def mistake(response: httpx.Response, status: int = 400) -> dict[str, Any]:
     return error
 
 
-def _free_port() -> int:
-    """A port below those that systems give to clients, one of which may take it before the server does."""
-    while True:
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", random.randint(20_000, 32_000)))
-            return int(probe.getsockname()[1])
-
-
 def environment(home: Path, **settings: str) -> dict[str, str]:
     """An environment for a server process of its own."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("ENCORE_", "BENTOML_"))}
@@ -160,7 +151,7 @@ def environment(home: Path, **settings: str) -> dict[str, str]:
 @contextlib.contextmanager
 def serve(home: Path, target: str = ".", **settings: str) -> Iterator[Live]:
     """Run the real server, started in the project folder; further settings are environment variables."""
-    port, log = _free_port(), home / "server.log"
+    port, log = free_port(), home / "server.log"
     command = [BENTOML, "serve", target, "--port", str(port)]
     with log.open("ab") as out:
         process = subprocess.Popen(
@@ -194,7 +185,7 @@ def _await_ready(live: Live) -> None:
 def run_app(settings: Settings) -> Iterator[Live]:
     """Run the application in this process."""
     app = create_app(settings)
-    config = uvicorn.Config(app, host="127.0.0.1", port=_free_port(), log_config=None, lifespan="on")
+    config = uvicorn.Config(app, host="127.0.0.1", port=free_port(), log_config=None, lifespan="on")
     running = uvicorn.Server(config)
     thread = threading.Thread(target=running.run)
     thread.start()

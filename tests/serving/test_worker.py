@@ -127,8 +127,9 @@ def test_killed_at_random_a_job_ends_as_if_nothing_had_happened(
             worker.wait()
             place.until(lambda trainers=trainers: not any(process.is_running() for process in trainers))
             worker = place.start_worker()
-        for trainer in trainers if victim == "trainer" else ():
-            kill(trainer)
+        else:
+            for trainer in trainers:
+                kill(trainer)
     try:
         place.await_end(job, worker)
     finally:

@@ -109,7 +109,7 @@ def check_end(base: Path, file: Path, broken: Path, whole: Path) -> None:
 @pytest.mark.parametrize(
     "instants",
     [
-        pytest.param(("within an epoch", "while an epoch's model is written"), id="few", marks=pytest.mark.slow),
+        pytest.param(("within an epoch", "trained, but not yet measured"), id="few", marks=pytest.mark.slow),
         pytest.param(INSTANTS, id="every", marks=pytest.mark.long),
     ],
 )
