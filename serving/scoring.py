@@ -1,9 +1,7 @@
 """From a model's name and texts to probabilities: where registry, loaded models and the batcher meet."""
 
 import asyncio
-import gc
 import logging
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +22,7 @@ from training.engine import Batcher, BatchStats, Encoded, Engine, Limits, QueueF
 from training.engine.devices import choose_device
 from training.engine.ranking import CHUNKS
 from training.errors import EncoreError
+from training.imports import lasting
 
 Floats = NDArray[np.float32]
 _Result = TypeVar("_Result")
@@ -200,10 +199,10 @@ class Scorer:
         return await asyncio.wrap_future(future)
 
     def _load(self, model: Model) -> Engine:
-        return _frozen(partial(Engine.load, self.registry.folder(model.id)), self._settings)
+        return _by_settings(partial(Engine.load, self.registry.folder(model.id)), self._settings)
 
     def _load_base(self) -> Engine:
-        return _frozen(partial(Engine.load_embedder, self._settings.default_base), self._settings)
+        return _by_settings(partial(Engine.load_embedder, self._settings.default_base), self._settings)
 
     def _still_there(self, key: str) -> bool:
         return key == _BASE or self.registry.folder(key).is_dir()
@@ -214,16 +213,12 @@ async def _aside(characters: int, work: Callable[[], _Result]) -> _Result:
     return work() if characters <= _INLINE_CHARACTERS else await asyncio.to_thread(work)
 
 
-def _frozen(load: Callable[..., Engine], settings: Settings) -> Engine:
-    """Load by the settings; if that brings torch in, keep the garbage collector from walking through it."""
-    before = "torch" in sys.modules
-    engine = load(
-        device=settings.device, backend=settings.backend, precision=settings.precision, threads=settings.cpu_threads
-    )
-    if not before and "torch" in sys.modules:
-        gc.collect()
-        gc.freeze()
-    return engine
+def _by_settings(load: Callable[..., Engine], settings: Settings) -> Engine:
+    """Load by the settings, with what the first of a backend's models imports."""
+    with lasting():
+        return load(
+            device=settings.device, backend=settings.backend, precision=settings.precision, threads=settings.cpu_threads
+        )
 
 
 def _limits(settings: Settings) -> Limits:

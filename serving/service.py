@@ -4,7 +4,6 @@ Requests go straight to our application; BentoML's own layers, which cost severa
 itself, see only the probes and the metrics. The application is mounted as well, so that BentoML runs its lifespan.
 """
 
-import gc
 import importlib
 import sys
 from typing import Any
@@ -17,6 +16,7 @@ from serving import log
 from serving.app import create_app, is_ready
 from serving.registry import open_registry
 from training.errors import EncoreError
+from training.imports import lasting
 
 BENTOML_PATHS = frozenset(("/livez", "/readyz", "/healthz", "/metrics", "/schema.json", "/docs.json"))
 
@@ -58,10 +58,9 @@ class Encore:
             sys.exit(f"{error}")
 
     def __init__(self) -> None:
-        """Import what is heavy, then keep the garbage collector from walking through it at every full collection."""
-        importlib.import_module("serving.scoring")
-        gc.collect()
-        gc.freeze()
+        """Import what is heavy, which `prepare`'s process need not."""
+        with lasting():
+            importlib.import_module("serving.scoring")
         log.configure()
 
     def __is_ready__(self) -> bool:

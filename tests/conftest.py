@@ -4,9 +4,12 @@ import os
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+
+from training.imports import lasting
 
 # One thread for each process: tests run side by side, and many of them start processes that compute.
 # Before torch is imported, which reads it once; and inherited by what the tests start.
@@ -29,6 +32,13 @@ def pytest_unconfigure() -> None:
     """Remove it at the end of the process that made it."""
     if os.environ[_CACHE] == str(os.getpid()):
         shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, None, None]:
+    """Import torch and the rest once for all, see `lasting`."""
+    with lasting():
+        return (yield)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from training.config import parse_config
 from training.errors import EncoreError
 from training.failure import explain
+from training.imports import lasting
 from training.tether import STOPPED, Stopped, Tether
 
 
@@ -27,7 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with Tether(stdin=os.environ.get("ENCORE_TETHER") == "1", silent=not first) as tether:
         try:
             config = parse_config(arguments)
-            from training.run import run  # here, since it loads torch: seconds in which the parent may end
+            with lasting():
+                from training.run import run  # here, since it loads torch: seconds in which the parent may end
 
             run(config, tether)
         except EncoreError as error:

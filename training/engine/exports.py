@@ -24,7 +24,7 @@ from training.manifest import Manifest
 FOLDER = "openvino"
 """Name of an export within a checkpoint."""
 BACKBONE, TOKENIZER, DESCRIPTION = "backbone.xml", "tokenizer.json", "export.json"
-ENTRY = "training.engine.openvino_export"
+ENTRY = "training.engine.convert"
 _FORMAT = 1
 # OpenVINO's converter reports its use to its maker by this package, and keeps still without it.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]

@@ -1,8 +1,7 @@
-"""From a checkpoint or base to the graphs that OpenVINO runs; `python -m` of it carries out an order of `exports`."""
+"""From a checkpoint or base to the graphs that OpenVINO runs."""
 
 import json
 import logging
-import sys
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -189,17 +188,3 @@ def _answers(manifest: Manifest, outputs: Floats) -> Any:
     if manifest.task == "rerank":
         return relevance(outputs[:, 0], manifest.temperature, manifest.bias)
     return probabilities(outputs, manifest.temperature, multi_label=manifest.multi_label)
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Carry out one order; what is wrong goes to the last line of standard error."""
-    logging.getLogger("transformers").setLevel(logging.ERROR)
-    order, target = arguments
-    try:
-        carry_out(order, Path(target))
-    except EncoreError as error:
-        sys.exit(f"error: {error}")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
