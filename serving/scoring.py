@@ -18,7 +18,7 @@ from serving.fewshot import Example, FewShot
 from serving.loaded import LoadedModels
 from serving.registry import Model, Registry
 from serving.settings import Settings
-from training.engine import Batcher, BatchStats, Encoded, Engine, Limits, QueueFullError, Ranking, Truncate
+from training.engine import Batcher, BatchStats, Encoded, Engine, Limits, QueueFullError, Ranking, Truncate, settle
 from training.engine.devices import choose_device
 from training.engine.ranking import CHUNKS
 from training.errors import EncoreError
@@ -55,7 +55,8 @@ class Scorer:
         """Start the device thread; models are loaded when they are first asked for."""
         self._settings, self.registry = settings, registry
         self._loaded = LoadedModels(settings.cache_bytes or _memory_share(settings))
-        self._batcher = Batcher(_limits(settings), on_batch=_count)
+        self._loop = asyncio.get_running_loop()
+        self._batcher = Batcher(_limits(settings), _count, partial(self._loop.call_soon_threadsafe, settle))
         self._few_shot = FewShot(self._embed)
 
     async def model(self, key: str) -> Model | None:
@@ -169,7 +170,7 @@ class Scorer:
     def close(self) -> None:
         """Score what was accepted, then stop."""
         self._few_shot.close()
-        self._batcher.close(drain=True)
+        self._batcher.close()
         self._loaded.close()
 
     async def _embed(self, texts: Sequence[str]) -> Floats:
@@ -192,11 +193,11 @@ class Scorer:
     async def _submit(self, engine: Engine, items: Sequence[Encoded]) -> Floats:
         """Queue up to `_SLICE` items and wait for them."""
         try:
-            future = self._batcher.submit(engine, items)
+            future = self._batcher.submit(engine, items, self._loop.create_future())
         except QueueFullError as error:
             raise RequestError(429, f"the server is busy: {error}", {"retry-after": "1"}, reason="busy") from None
         metrics.QUEUED_TOKENS.set(self._batcher.queued_tokens)
-        return await asyncio.wrap_future(future)
+        return await future
 
     def _load(self, model: Model) -> Engine:
         return _by_settings(partial(Engine.load, self.registry.folder(model.id)), self._settings)

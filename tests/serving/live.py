@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Collection, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -211,7 +212,8 @@ def busy_device(live: Live) -> Iterator[None]:
 
     assert live.app is not None
     batcher = live.app.state.scorer._batcher
-    future = batcher.submit(SimpleNamespace(forward=forward), [Encoded([1] * 8), Encoded([1] * 8)])
+    texts = [Encoded([1] * 8), Encoded([1] * 8)]
+    future = batcher.submit(SimpleNamespace(forward=forward), texts, Future())
     assert begun.wait(10)
     try:
         yield

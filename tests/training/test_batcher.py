@@ -67,10 +67,14 @@ def result(future: "Future[Floats]") -> Floats:
     return future.result(timeout=SECONDS)
 
 
+def submit(batcher: Batcher, engine: Engine, items: Sequence[Encoded]) -> "Future[Floats]":
+    return batcher.submit(engine, items, Future[Floats]())
+
+
 def start_held(batcher: Batcher, engine: Gated) -> "Future[Floats]":
     """Occupy the device with a batch of its own, so that what is submitted next waits together."""
     engine.held = True
-    first = batcher.submit(engine, engine.encode(["refund"]))
+    first = submit(batcher, engine, engine.encode(["refund"]))
     engine.await_batch()
     return first
 
@@ -79,13 +83,13 @@ def test_results_are_those_of_the_engine(engine: Gated) -> None:
     items = engine.encode(TEXTS)
     expected = engine.score(items)
     batcher = Batcher(Limits(max_tokens=128))
-    np.testing.assert_allclose(result(batcher.submit(engine, items)), expected, atol=1e-5)
+    np.testing.assert_allclose(result(submit(batcher, engine, items)), expected, atol=1e-5)
     batcher.close()
 
 
 def test_nothing_to_score_is_done_at_once(engine: Gated) -> None:
     batcher = Batcher(Limits())
-    assert batcher.submit(engine, []).result(timeout=0).shape == engine.score([]).shape
+    assert submit(batcher, engine, []).result(timeout=0).shape == engine.score([]).shape
     batcher.close()
     assert engine.batches == []
 
@@ -93,8 +97,8 @@ def test_nothing_to_score_is_done_at_once(engine: Gated) -> None:
 def test_a_short_request_does_not_wait_for_a_long_one(engine: Gated) -> None:
     batcher = Batcher(Limits(max_items=10))
     first = start_held(batcher, engine)
-    long = batcher.submit(engine, engine.encode(["my order is stuck"] * 500))
-    short = batcher.submit(engine, engine.encode(["please refund the invoice today"]))
+    long = submit(batcher, engine, engine.encode(["my order is stuck"] * 500))
+    short = submit(batcher, engine, engine.encode(["please refund the invoice today"]))
     engine.let_run()
     result(first)
     engine.let_run(2)
@@ -109,7 +113,7 @@ def test_a_short_request_does_not_wait_for_a_long_one(engine: Gated) -> None:
 def test_each_of_many_requests_gets_its_turn(engine: Gated) -> None:
     batcher = Batcher(Limits(max_items=4, max_waste=1.0, short_tokens=1))
     start_held(batcher, engine)
-    requests = [batcher.submit(engine, engine.encode(["is " * n] * 40)) for n in (1, 2, 3, 4, 5)]
+    requests = [submit(batcher, engine, engine.encode(["is " * n] * 40)) for n in (1, 2, 3, 4, 5)]
     engine.let_run(10)
     assert sorted(batch[0] - 2 for batch in engine.batches[1:6]) == [1, 2, 3, 4, 5]
     assert sorted(batch[0] - 2 for batch in engine.batches[6:11]) == [1, 2, 3, 4, 5]
@@ -124,8 +128,8 @@ def test_short_requests_are_served_every_other_time_and_keep_the_batches_of_long
     monkeypatch.setattr("training.engine.batcher._MINDFUL_SECONDS", 1e9)
     batcher = Batcher(Limits(max_tokens=600, max_waste=1.0, short_tokens=60))
     start_held(batcher, engine)
-    long = [batcher.submit(engine, engine.encode(["my order is stuck"] * 500)) for _ in range(3)]
-    short = [batcher.submit(engine, engine.encode(["is " * n] * 2)) for n in (5, 10)]
+    long = [submit(batcher, engine, engine.encode(["my order is stuck"] * 500)) for _ in range(3)]
+    short = [submit(batcher, engine, engine.encode(["is " * n] * 2)) for n in (5, 10)]
     engine.let_run(5)
     wait(short, SECONDS)
     sizes = [(len(batch), batch[0]) for batch in engine.batches[1:5]]
@@ -139,7 +143,7 @@ def test_short_requests_are_served_every_other_time_and_keep_the_batches_of_long
 
 def test_without_short_requests_batches_are_full(engine: Gated) -> None:
     batcher = Batcher(Limits(max_tokens=600, short_tokens=60))
-    result(batcher.submit(engine, engine.encode(["my order is stuck"] * 500)))
+    result(submit(batcher, engine, engine.encode(["my order is stuck"] * 500)))
     batcher.close()
     assert {len(batch) for batch in engine.batches} == {100}
 
@@ -147,7 +151,7 @@ def test_without_short_requests_batches_are_full(engine: Gated) -> None:
 def test_requests_that_wait_together_share_a_batch(engine: Gated) -> None:
     batcher = Batcher(Limits(max_items=64))
     start_held(batcher, engine)
-    requests = [batcher.submit(engine, engine.encode([text])) for text in ["my order is stuck"] * 20]
+    requests = [submit(batcher, engine, engine.encode([text])) for text in ["my order is stuck"] * 20]
     engine.release()
     rows = [result(request) for request in requests]
     batcher.close()
@@ -159,9 +163,9 @@ def test_two_engines_take_turns(checkpoint: Checkpoint) -> None:
     one, other = Gated(checkpoint), Gated(checkpoint)
     batcher = Batcher(Limits(max_items=5))
     start_held(batcher, one)
-    long = batcher.submit(one, one.encode(["my order"] * 200))
+    long = submit(batcher, one, one.encode(["my order"] * 200))
     items = other.encode(["order"] * 3)
-    short = batcher.submit(other, items)
+    short = submit(batcher, other, items)
     one.let_run()  # the long request's first batch has begun
     one.turn.release()
     found = result(short)
@@ -176,30 +180,30 @@ def test_a_full_queue_refuses_at_once(engine: Gated) -> None:
     items = engine.encode(["my order is stuck"] * 10)
     batcher = Batcher(Limits(max_queued_tokens=100))
     first = start_held(batcher, engine)
-    accepted = batcher.submit(engine, items)
+    accepted = submit(batcher, engine, items)
     assert batcher.queued_tokens == 60
     with pytest.raises(QueueFullError, match="60 tokens are waiting"):
-        batcher.submit(engine, items)
-    small = batcher.submit(engine, items[:2])
+        submit(batcher, engine, items)
+    small = submit(batcher, engine, items[:2])
     engine.release()
     assert [len(result(future)) for future in (first, accepted, small)] == [1, 10, 2]
     assert batcher.queued_tokens == 0
-    assert len(result(batcher.submit(engine, items * 5))) == 50  # alone it may be larger than the queue
+    assert len(result(submit(batcher, engine, items * 5))) == 50  # alone it may be larger than the queue
     batcher.close()
 
 
 def test_an_error_reaches_the_requests_of_its_batch_alone(engine: Gated) -> None:
     batcher = Batcher(Limits(max_waste=1.0))
     start_held(batcher, engine)
-    failing = batcher.submit(engine, engine.encode(["late", "my order is stuck"]))
-    beside = batcher.submit(engine, engine.encode(["late"]))
-    spared = batcher.submit(engine, engine.encode(["please refund the invoice", "want no refund"]))
+    failing = submit(batcher, engine, engine.encode(["late", "my order is stuck"]))
+    beside = submit(batcher, engine, engine.encode(["late"]))
+    spared = submit(batcher, engine, engine.encode(["please refund the invoice", "want no refund"]))
     engine.release()
     for future in (failing, beside):
         with pytest.raises(RuntimeError, match="device lost"):
             result(future)
     assert len(result(spared)) == 2
-    assert len(result(batcher.submit(engine, engine.encode(["order"])))) == 1
+    assert len(result(submit(batcher, engine, engine.encode(["order"])))) == 1
     batcher.close()
     assert batcher.queued_tokens == 0
 
@@ -207,8 +211,8 @@ def test_an_error_reaches_the_requests_of_its_batch_alone(engine: Gated) -> None
 def test_a_cancelled_request_is_not_scored(engine: Gated) -> None:
     batcher = Batcher(Limits(max_items=3))
     first = start_held(batcher, engine)
-    dropped = batcher.submit(engine, engine.encode(["my order"] * 30))
-    kept = batcher.submit(engine, engine.encode(["my order is stuck"]))
+    dropped = submit(batcher, engine, engine.encode(["my order"] * 30))
+    kept = submit(batcher, engine, engine.encode(["my order is stuck"]))
     assert dropped.cancel()
     engine.release()
     assert len(result(kept)) == len(result(first)) == 1
@@ -222,18 +226,18 @@ def test_a_cancelled_request_is_not_scored(engine: Gated) -> None:
 def test_a_request_may_be_cancelled_while_its_batch_runs(engine: Gated, text: str) -> None:
     batcher = Batcher(Limits(max_items=2))
     start_held(batcher, engine)
-    request = batcher.submit(engine, engine.encode([text]))
+    request = submit(batcher, engine, engine.encode([text]))
     engine.let_run()
     assert request.cancel()
     engine.release()
-    assert len(result(batcher.submit(engine, engine.encode(["order"])))) == 1
+    assert len(result(submit(batcher, engine, engine.encode(["order"])))) == 1
     batcher.close()
 
 
 def test_closing_finishes_what_was_accepted(engine: Gated) -> None:
     batcher = Batcher(Limits(max_items=4))
     start_held(batcher, engine)
-    request = batcher.submit(engine, engine.encode(TEXTS))
+    request = submit(batcher, engine, engine.encode(TEXTS))
     closing = threading.Thread(target=batcher.close)
     closing.start()
     engine.release()
@@ -241,23 +245,7 @@ def test_closing_finishes_what_was_accepted(engine: Gated) -> None:
     assert not closing.is_alive()
     np.testing.assert_allclose(request.result(timeout=0), engine.score(engine.encode(TEXTS)), atol=1e-5)
     with pytest.raises(QueueFullError, match="shutting down"):
-        batcher.submit(engine, engine.encode(["order"]))
-
-
-def test_closing_at_once_cancels_what_waits(engine: Gated) -> None:
-    batcher = Batcher(Limits(max_items=4))
-    start_held(batcher, engine)
-    requests = [batcher.submit(engine, engine.encode(TEXTS[:9])) for _ in range(3)]
-    closing = threading.Thread(target=batcher.close, kwargs={"drain": False})
-    closing.start()
-    for request in requests:
-        with pytest.raises(CancelledError):
-            result(request)
-    engine.release()
-    closing.join(SECONDS)
-    assert not closing.is_alive()
-    assert len(engine.batches) == 1
-    assert batcher.queued_tokens == 0
+        submit(batcher, engine, engine.encode(["order"]))
 
 
 def test_many_threads_may_submit(checkpoint: Checkpoint) -> None:
@@ -268,7 +256,7 @@ def test_many_threads_may_submit(checkpoint: Checkpoint) -> None:
 
     def request(number: int) -> bool:
         picked = [(number * 13 + k) % len(items) for k in range(1 + number % 9)]
-        found = result(batcher.submit(engines[number % 2], [items[i] for i in picked]))
+        found = result(submit(batcher, engines[number % 2], [items[i] for i in picked]))
         return np.allclose(found, expected[picked], atol=1e-5)
 
     with ThreadPoolExecutor(16) as pool:
@@ -282,7 +270,7 @@ def test_the_figures_of_all_batches_add_up(engine: Gated) -> None:
     limits = Limits(max_tokens=128, max_items=7)
     batcher = Batcher(limits, seen.append)
     items = engine.encode(TEXTS)
-    for future in [batcher.submit(engine, items[n : n + 9]) for n in range(0, len(items), 9)]:
+    for future in [submit(batcher, engine, items[n : n + 9]) for n in range(0, len(items), 9)]:
         result(future)
     batcher.close()
     assert sum(stats.items for stats in seen) == len(items)

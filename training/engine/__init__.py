@@ -1,6 +1,6 @@
 """Scoring: texts or pairs in, logits or embeddings out. See `engine` (in process) and `batcher` (live)."""
 
-from training.engine.batcher import Batcher, BatchStats, QueueFullError
+from training.engine.batcher import Batcher, BatchStats, QueueFullError, settle
 from training.engine.batching import Limits
 from training.engine.encoding import Encoded, TooLongError, Truncate
 from training.engine.engine import Engine, bring_export
@@ -19,4 +19,5 @@ __all__ = [
     "TooLongError",
     "Truncate",
     "bring_export",
+    "settle",
 ]

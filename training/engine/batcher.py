@@ -12,9 +12,8 @@ import time
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -39,6 +38,37 @@ class BatchStats:
     queued_tokens: int
 
 
+class Promise(Protocol):
+    """A future, asyncio's or that of threads."""
+
+    def done(self) -> bool:
+        """Whether it has an answer, or nobody waits for one any more."""
+        ...
+
+    def set_result(self, result: Any, /) -> None:
+        """Give the answer."""
+        ...
+
+    def set_exception(self, exception: Any, /) -> None:
+        """Say why there is none."""
+        ...
+
+
+_Promise = TypeVar("_Promise", bound=Promise)
+Answers = Sequence[tuple[Promise, Floats | Exception]]
+
+
+def settle(answers: Answers) -> None:
+    """Answer futures, in the thread in which they may be cancelled."""
+    for future, answer in answers:
+        if future.done():
+            continue
+        if isinstance(answer, Exception):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)
+
+
 _MINDFUL_SECONDS = 1.0
 """How long after a short request that had to wait for a long one batches stay small."""
 
@@ -48,11 +78,11 @@ class _Job:
     engine: Engine
     items: Sequence[Encoded]
     number: int
-    waiting: set[int]
-    rows: list[Any]
+    future: Promise
     short: bool
-    future: "Future[Floats]" = field(default_factory=Future)
-    left: int = 0
+    waiting: set[int]
+    left: int
+    rows: Floats | None = None
 
 
 @dataclass(slots=True)
@@ -66,9 +96,21 @@ class _Queue:
 class Batcher:
     """The device thread and its queue."""
 
-    def __init__(self, limits: Limits, on_batch: Callable[[BatchStats], None] | None = None) -> None:
-        """Start the thread; `on_batch` is called in it after every forward pass."""
-        self.limits, self._on_batch = limits, on_batch
+    def __init__(
+        self,
+        limits: Limits,
+        on_batch: Callable[[BatchStats], None] | None = None,
+        hand_over: Callable[[Answers], object] = settle,
+    ) -> None:
+        """Start the thread.
+
+        Args:
+            limits: of batches and of what may wait.
+            on_batch: called in the thread after every forward pass.
+            hand_over: called in the thread with the requests that a pass has finished, all at once as waking another
+                thread for each of them would cost more than the rest; it sees to it that they are settled.
+        """
+        self.limits, self._on_batch, self._hand_over = limits, on_batch, hand_over
         self._changed = threading.Condition()
         self._small = limits.model_copy(update={"max_tokens": min(limits.max_tokens, max(1, limits.short_tokens // 2))})
         self._queues: dict[int, _Queue] = {}
@@ -85,11 +127,11 @@ class Batcher:
         """Tokens that wait for a forward pass."""
         return self._queued_tokens
 
-    def submit(self, engine: Engine, items: Sequence[Encoded]) -> "Future[Floats]":
+    def submit(self, engine: Engine, items: Sequence[Encoded], future: _Promise) -> _Promise:
         """Queue texts for an engine.
 
         Returns:
-            A future of float32 (items, width), rows in the order of `items`. It fails with what the engine raised.
+            The future, which will be float32 (items, width), rows in the order of `items`, or what the engine raised.
 
         Raises:
             QueueFullError: too much is waiting already, or the batcher is closed.
@@ -102,11 +144,10 @@ class Batcher:
                 raise QueueFullError(f"{self._queued_tokens} tokens are waiting already; try again in a moment")
             self._numbers += 1
             short = tokens <= self.limits.short_tokens
-            rows: list[Any] = [None] * len(items)
-            job = _Job(engine, items, self._numbers, set(range(len(items))), rows, short, left=len(items))
+            job = _Job(engine, items, self._numbers, future, short, set(range(len(items))), len(items))
             if not items:
-                job.future.set_result(engine.score(items))
-                return job.future
+                future.set_result(engine.score(items))
+                return future
             queue = self._queues.setdefault(id(engine), _Queue())
             queue.jobs[job.number] = job
             for position, item in enumerate(items):
@@ -116,19 +157,12 @@ class Batcher:
             self._lanes[short].append(job)
             self._queued_tokens += tokens
             self._changed.notify()
-        return job.future
+        return future
 
-    def close(self, *, drain: bool = True) -> None:
-        """Stop the thread, after everything accepted has been scored (`drain`) or at once."""
+    def close(self) -> None:
+        """Stop the thread after everything accepted has been scored."""
         with self._changed:
             self._closing = True
-            if not drain:
-                for lane in self._lanes.values():
-                    for job in lane:
-                        job.future.cancel()
-                    lane.clear()
-                self._queues.clear()
-                self._queued_tokens = 0
             self._changed.notify()
         self._thread.join()
 
@@ -174,15 +208,18 @@ class Batcher:
         try:
             rows = engine.forward([job.items[position] for job, position in live])
         except Exception as error:  # whatever a device raises belongs to the requests of this batch, not to the thread
-            for job in {id(job): job for job, _ in live}.values():
-                if job.future.set_running_or_notify_cancel():
-                    job.future.set_exception(error)
+            self._hand_over([(job.future, error) for job in {id(job): job for job, _ in live}.values()])
             return
+        finished = list[tuple[Promise, Floats]]()
         for (job, position), row in zip(live, rows, strict=True):
+            if job.rows is None:
+                job.rows = np.empty((len(job.items), len(row)), np.float32)
             job.rows[position] = row
             job.left -= 1
-            if job.left == 0 and job.future.set_running_or_notify_cancel():
-                job.future.set_result(np.stack(job.rows))
+            if not job.left:
+                finished.append((job.future, job.rows))
+        if finished:
+            self._hand_over(finished)
         if self._on_batch:
             padded = max(lengths) * len(lengths)
             self._on_batch(BatchStats(len(lengths), sum(lengths), padded, self._queued_tokens))
