@@ -10,8 +10,8 @@ from training.base import is_embedder, resolve_base
 from training.checkpoint import Checkpoint, save_checkpoint
 from training.config import TrainConfig
 from training.engine import EXPORT_FOLDER, Engine, bring_export
-from training.evaluate import measure
 from training.events import append_event
+from training.measure import measure
 from training.plots import draw_confusion, draw_curves, draw_first_ranks
 from training.progress import Reporter
 from training.report import harm, metrics_table, model_card, show

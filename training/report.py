@@ -11,6 +11,8 @@ from rich.table import Table
 
 from training.manifest import Manifest
 
+FINE_TUNED = "fine-tuned"
+"""The column of the checkpoint that is measured, beside those of baselines."""
 _HEADLINES = {
     "ndcg@10": "ndcg@10",
     "mrr@10": "mrr@10",
