@@ -75,7 +75,7 @@ class Engine:
         manifest = read_manifest(folder)
         place = choose_device(device)
         if found := _exported(folder, "checkpoint", place, backend):
-            return _from_export(folder, found, manifest, precision, threads)
+            return _from_export(folder, *found, manifest, precision, threads)
         from training.checkpoint import load_checkpoint
 
         return cls._on_torch(load_checkpoint(folder), place, precision, threads)
@@ -97,7 +97,7 @@ class Engine:
         """
         place, folder = choose_device(device), resolve_base(base_model)
         if found := _exported(folder, "embedder", place, backend):
-            return _from_export(folder, found, None, precision, threads)
+            return _from_export(folder, *found, None, precision, threads)
         from training.checkpoint import load_embedder
 
         return cls._on_torch(load_embedder(base_model), place, precision, threads)
@@ -163,8 +163,10 @@ def bring_export(checkpoint: Path) -> None:
         write(checkpoint, "checkpoint", None, checkpoint / exports.FOLDER)
 
 
-def _exported(source: Path, kind: exports.Kind, device: str, backend: BackendName) -> Path | None:
-    """The export to use, or None where torch is to run the network."""
+def _exported(
+    source: Path, kind: exports.Kind, device: str, backend: BackendName
+) -> tuple[Path, exports.Export] | None:
+    """The export to use and what it says, or None where torch is to run the network."""
     if backend == "torch":
         return None
     if not _suits_openvino(device):
@@ -173,11 +175,12 @@ def _exported(source: Path, kind: exports.Kind, device: str, backend: BackendNam
         raise ModelError("backend openvino runs on a CPU where the package openvino is installed; choose auto")
     try:
         found = exports.find(source, kind)
-        reason = exports.read(found).unsuitable
+        export = exports.read(found)
+        if export.unsuitable is None:
+            return found, export
+        reason = export.unsuitable
     except OSError as error:
-        found, reason = None, f"its graph cannot be kept: {error}"
-    if reason is None:
-        return found
+        reason = f"its graph cannot be kept: {error}"
     if backend == "openvino":
         raise ModelError(f"{source} cannot be run by OpenVINO ({reason}); choose the backend auto or torch")
     log.info("torch runs %s: OpenVINO cannot (%s)", source.name, reason)
@@ -189,11 +192,15 @@ def _suits_openvino(device: str) -> bool:
 
 
 def _from_export(
-    source: Path, found: Path, manifest: Manifest | None, precision: Precision, threads: int | None
+    source: Path,
+    found: Path,
+    export: exports.Export,
+    manifest: Manifest | None,
+    precision: Precision,
+    threads: int | None,
 ) -> Engine:
     from training.engine.openvino_backend import load
 
-    export = exports.read(found)
     known = manifest or export.manifest
     assert known is not None  # a base's export has it
     encoder = Encoder(
