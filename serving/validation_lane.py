@@ -62,6 +62,8 @@ class ValidationLane:
                 tell(connection, job.id, verdict.error["message"], status="failed", level="error")
             else:
                 tell(connection, job.id, "Files validated, moving job to queued state", status="queued")
+        if verdict.error:
+            self._jobs.sweep()  # nobody needs its rows any more
 
     def _judge_dataset(self, row: Row[Any]) -> None:
         file = file_of(row)
